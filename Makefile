@@ -1,0 +1,39 @@
+# `make repro` and `make test` are the two commands; each sets up .venv by itself.
+PYTHON ?= python3
+BIN := .venv/bin
+# the stages and DVC find the environment's own python first
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help repro test lint format clean
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+repro: .venv/ready  ## run the pipeline: fetch, prompts, train, predict, evaluate
+	@dvc repro
+	@python -m stages.show
+
+test: .venv/ready  ## run the tests, pipelines included
+	@python -m pytest
+
+lint: .venv/ready  ## check style and types
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+format: .venv/ready  ## fix style
+	@ruff check --fix .
+	@ruff format .
+
+clean:  ## remove the environment and tool caches; data, metrics and the DVC cache stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find pricer stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Set up once, and again when the pins change. `ready` is written last, so a broken set-up is redone.
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"pricer needs Python 3.11, 3.12 or 3.13, got {v[0]}.{v[1]}: run make PYTHON=/path/to/python3.12")'
+	@echo "setting up .venv (a minute or two, once)"
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,129 @@
+"""The base model: its tokenizer, its quantized weights, and the device and precision for both."""
+
+from pathlib import Path
+
+import torch
+from bitsandbytes.nn import Linear4bit
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from pricer.errors import BaseModelError
+
+logging.disable_progress_bar()
+
+
+def choose_device(requested: str) -> torch.device:
+    """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`: a GPU where there is one.
+
+    Raises:
+        BaseModelError: a GPU is asked for that torch does not see.
+    """
+    gpus = torch.cuda.device_count()
+    if requested == "auto":
+        return torch.device("cuda" if gpus else "cpu")
+    device = torch.device(requested)
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise BaseModelError(
+            f"quantization.device is {requested}, but torch sees {gpus} GPUs: set it to auto or cpu"
+        )
+    return device
+
+
+def choose_dtype(requested: str, device: torch.device) -> torch.dtype:
+    """Return the compute type for `auto` or a name.
+
+    `auto` is bfloat16 on a CPU and on GPUs of compute capability 8 and up, float16 on older ones.
+    """
+    if requested != "auto":
+        return {
+            "bfloat16": torch.bfloat16,
+            "float16": torch.float16,
+            "float32": torch.float32,
+        }[requested]
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        return torch.float16
+    return torch.bfloat16
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a base model folder; padding falls back to the end-of-text token."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the library raises many kinds for a broken file
+        raise BaseModelError(f"{folder}: no readable tokenizer ({_first_line(error)})") from error
+    if not tokenizer.is_fast:
+        raise BaseModelError(f"{folder}: needs a fast tokenizer (tokenizer.json)")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base_model(
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    load_in_4bit: bool,
+    load_in_8bit: bool,
+    bnb_4bit_quant_type: str,
+    bnb_4bit_use_double_quant: bool,
+) -> PreTrainedModel:
+    """Load a base model, quantized by bitsandbytes, in evaluation mode.
+
+    Args:
+        folder: a Hugging Face model folder.
+        device: where it goes.
+        dtype: of what is not quantized, and of the computation.
+        load_in_4bit: quantize linear layers to 4 bits.
+        load_in_8bit: quantize linear layers to 8 bits.
+        bnb_4bit_quant_type: "nf4" or "fp4" (Dettmers et al. 2023, QLoRA, section 3).
+        bnb_4bit_use_double_quant: quantize the quantization constants too.
+
+    Raises:
+        BaseModelError: the folder cannot be loaded.
+    """
+    quantization = None
+    if load_in_4bit or load_in_8bit:
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=load_in_4bit,
+            load_in_8bit=load_in_8bit,
+            bnb_4bit_quant_type=bnb_4bit_quant_type,
+            bnb_4bit_use_double_quant=bnb_4bit_use_double_quant,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            device_map={"": device},
+            quantization_config=quantization,
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise BaseModelError(f"{folder}: cannot load the base model ({_first_line(error)})") from error
+    keep_unpacked(model)
+    return model.eval()
+
+
+def keep_unpacked(model: PreTrainedModel) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights for inference on CPUs with AVX512-BF16.
+
+    The first evaluation would repack every layer, and nothing unpacks it when training goes on:
+    from then on no gradient flows through the frozen layers. The packed path is less exact too.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,64 @@
+"""Errors a user can cause, and how a stage ends when it meets one."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+
+
+class PricerError(Exception):
+    """An error with one line for the user: what, where, got, allowed, next step."""
+
+
+class ParamsError(PricerError):
+    """`params.yaml` is missing, unreadable, or asks for something that cannot be."""
+
+
+class ItemsError(PricerError):
+    """Item files that are missing, unreadable, or do not hold usable products."""
+
+
+class BaseModelError(PricerError):
+    """A base model that cannot be fetched, read or run on this machine."""
+
+
+def explain(error: BaseException) -> str | None:
+    """Say in one line what went wrong, or return None for what no user can cause (a bug)."""
+    if isinstance(error, PricerError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    # libraries wrap the system's error in types of their own; the words stay
+    full = isinstance(error, OSError) and error.errno in DISK_FULL
+    if full or "No space left on device" in str(error) or "File too large" in str(error):
+        where = getattr(error, "filename", None) or Path.cwd()
+        return f"no disk space left for {where}: free some space, then run the same command again"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+def run_stage(name: str, main: Callable[..., None]) -> None:
+    """Call `main(*paths)` with the command line's paths; end an error in one line, exit code 1.
+
+    DVC has removed the stage's earlier outputs by then, so the line says how to get them back.
+    PRICER_DEBUG=1 shows the traceback instead.
+    """
+    try:
+        main(*(Path(argument) for argument in sys.argv[1:]))
+    except BaseException as error:
+        line = explain(error)
+        if line is None or os.environ.get("PRICER_DEBUG"):
+            raise
+        print(
+            f"{name}: {line}\n"
+            "(`dvc checkout` and `git checkout metrics` bring the last complete outputs back)",
+            file=sys.stderr,
+        )
+        # DVC waits for this exit code, so nothing after it may hang or change it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.exit(1)

