@@ -12,7 +12,7 @@ help:  ## show this list
 
 repro: .venv/ready  ## run the pipeline: fetch, prompts, train, predict, evaluate
 	@dvc repro
-	@python -m stages.show
+	@dvc metrics show metrics/evaluate.json
 
 test: .venv/ready  ## run the tests, pipelines included
 	@python -m pytest

@@ -14,18 +14,18 @@ from statistics import median
 
 # Made-up brands and what each does to a price.
 BRANDS = {
-    "Aurelis": 1.9, "Castellane": 1.8, "Nordvik": 1.7, "Kestrel & Vale": 1.6,
-    "Halden": 1.4, "Tessaro": 1.3, "Okami Works": 1.25, "Lumenor": 1.2,
-    "Fernhill": 1.05, "Dalewood": 1.0, "Corvane": 1.0, "Pinewick": 0.95,
-    "Rovanta": 0.9, "Stellaby": 0.85, "Baxley": 0.8, "Quickfern": 0.75,
-    "Zuvo": 0.65, "Eazylife": 0.6, "PrimePick": 0.55, "ValueNest": 0.5,
+    "Aurelis": 1.38, "Castellane": 1.34, "Nordvik": 1.30, "Kestrel & Vale": 1.26,
+    "Halden": 1.18, "Tessaro": 1.14, "Okami Works": 1.12, "Lumenor": 1.10,
+    "Fernhill": 1.02, "Dalewood": 1.00, "Corvane": 1.00, "Pinewick": 0.97,
+    "Rovanta": 0.95, "Stellaby": 0.92, "Baxley": 0.89, "Quickfern": 0.87,
+    "Zuvo": 0.81, "Eazylife": 0.77, "PrimePick": 0.74, "ValueNest": 0.71,
 }  # fmt: skip
 
 # What a seller says of a product that is not new, and what it does to a price.
 CONDITIONS = {
-    "Renewed|Refurbished|Factory refurbished": 0.72,
-    "Open box|Opened, never used": 0.85,
-    "Used - good|Pre-owned, good condition|Second hand, works well": 0.55,
+    "Renewed|Refurbished|Factory refurbished": 0.79,
+    "Open box|Opened, never used": 0.89,
+    "Used - good|Pre-owned, good condition|Second hand, works well": 0.66,
 }
 
 SELLING_POINTS = (
@@ -38,10 +38,10 @@ SELLING_POINTS = (
 OPENINGS = (
     "{Noun} with {facts}, {point}.",
     "This {noun} comes with {facts}; {point}.",
-    "{Point}: a {noun} with {facts}.",
-    "A {noun} you can rely on, {point}. {Facts}.",
+    "{Point}: {a_noun} with {facts}.",
+    "{A_noun} you can rely on, {point}. {Facts}.",
     "{Facts}. {Point}.",
-    "Looking for a {noun}? This one has {facts} and is {point}.",
+    "Looking for {a_noun}? This one: {facts}, {point}.",
 )
 
 Wording = Callable[[float], str]
@@ -56,8 +56,7 @@ def _number(value: float) -> str:
 def _unit(*forms: str, factor: float = 1) -> tuple[Wording, ...]:
     """Return wordings of a value times `factor`, one for each form, `#` standing for the number."""
     return tuple(
-        lambda value, form=form: form.replace("#", _number(value * factor))  # type: ignore[misc]
-        for form in forms
+        lambda value, form=form: form.replace("#", _number(value * factor)) for form in forms
     )
 
 
@@ -127,7 +126,7 @@ def choice(label: str, **factors: float) -> Spec:
 
 def pack(*counts: int) -> Spec:
     """Return how many come together; more cost less each. A single one goes unsaid."""
-    return Spec("Quantity", {float(n): n**0.85 for n in counts}, "pack")
+    return Spec("Quantity", {float(n): n**0.7 for n in counts}, "pack")
 
 
 @dataclass(frozen=True)
@@ -145,43 +144,43 @@ def family(names: str, price: float, *specs: Spec, accessory_of: str | None = No
     return Family(names, price, specs, accessory_of)
 
 
-METAL = choice("Material", plastic=0.7, aluminum=1.0, stainless_steel__or__inox=1.35, brass=1.6)
-WOOD = choice("Material", MDF__or__engineered_wood=0.65, pine=0.85, oak=1.4, walnut=1.8)
-FABRIC = choice("Material", polyester=0.7, cotton=1.0, linen=1.35, silk=2.4, wool=1.7)
-LEATHER = choice("Material", faux_leather__or__PU_leather=0.7, nylon=0.8, genuine_leather=1.7)
-STORAGE = amount("Storage", "gb", 0.45, 64, 128, 256, 512, 1024)
-SCREEN = choice("Panel", LCD=0.85, IPS=1.0, OLED=1.7)
-WIRELESS = choice("Connection", wired=0.8, Bluetooth__or__wireless=1.2)
-CORDLESS = choice("Power source", corded=0.8, cordless__or__battery_powered=1.3)
-BATTERY = amount("Battery life", "hour", 0.35, 8, 16, 24, 40)
+METAL = choice("Material", plastic=0.78, aluminum=1.0, stainless_steel__or__inox=1.23, brass=1.39)
+WOOD = choice("Material", MDF__or__engineered_wood=0.74, pine=0.89, oak=1.27, walnut=1.51)
+FABRIC = choice("Material", polyester=0.78, cotton=1.0, linen=1.23, silk=1.85, wool=1.45)
+LEATHER = choice("Material", faux_leather__or__PU_leather=0.78, nylon=0.86, genuine_leather=1.45)
+STORAGE = amount("Storage", "gb", 0.32, 64, 128, 256, 512, 1024)
+SCREEN = choice("Panel", LCD=0.89, IPS=1.0, OLED=1.45)
+WIRELESS = choice("Connection", wired=0.86, Bluetooth__or__wireless=1.14)
+CORDLESS = choice("Power source", corded=0.86, cordless__or__battery_powered=1.2)
+BATTERY = amount("Battery life", "hour", 0.24, 8, 16, 24, 40)
 
 CATALOG: dict[str, tuple[Family, ...]] = {
     "Kitchen Appliances": (
         family(
-            "electric kettle|kettle", 34, amount("Capacity", "litre", 0.4, 0.8, 1.2, 1.7), METAL
+            "electric kettle|kettle", 34, amount("Capacity", "litre", 0.28, 0.8, 1.2, 1.7), METAL
         ),
         family(
             "coffee maker|coffee machine",
             75,
-            amount("Capacity", "litre", 0.4, 0.6, 1.2, 1.8),
-            choice("Type", drip=0.6, pod__or__capsule=0.9, espresso=2.2),
+            amount("Capacity", "litre", 0.28, 0.6, 1.2, 1.8),
+            choice("Type", drip=0.7, pod__or__capsule=0.93, espresso=1.74),
         ),
         family(
             "blender",
             62,
-            amount("Power", "watt", 0.6, 300, 600, 1000, 1500),
-            amount("Jar", "litre", 0.3, 0.6, 1.5, 2),
+            amount("Power", "watt", 0.42, 300, 600, 1000, 1500),
+            amount("Jar", "litre", 0.21, 0.6, 1.5, 2),
         ),
         family(
             "toaster oven|countertop oven",
             92,
-            amount("Capacity", "litre", 0.6, 10, 20, 30),
-            choice("Control", manual_dial=0.8, digital_display=1.25),
+            amount("Capacity", "litre", 0.42, 10, 20, 30),
+            choice("Control", manual_dial=0.86, digital_display=1.17),
         ),
         family(
             "kettle descaler|descaling tablets",
             8,
-            amount("Count", "tablet", 0.5, 6, 12, 36),
+            amount("Count", "tablet", 0.35, 6, 12, 36),
             accessory_of="electric kettle",
         ),
     ),
@@ -189,51 +188,54 @@ CATALOG: dict[str, tuple[Family, ...]] = {
         family(
             "frying pan|skillet",
             32,
-            amount("Diameter", "cm", 0.9, 20, 24, 28, 32),
-            choice("Material", aluminum=0.7, cast_iron=1.1, copper=2.4),
+            amount("Diameter", "cm", 0.63, 20, 24, 28, 32),
+            choice("Material", aluminum=0.78, cast_iron=1.07, copper=1.85),
         ),
         family(
             "cookware set|pots and pans set",
             130,
-            amount("Pieces", "piece", 0.7, 5, 8, 12),
-            choice("Material", nonstick=0.7, stainless_steel=1.1, tri_ply__or__clad_steel=1.9),
+            amount("Pieces", "piece", 0.49, 5, 8, 12),
+            choice("Material", nonstick=0.78, stainless_steel=1.07, tri_ply__or__clad_steel=1.57),
         ),
         family(
             "chef's knife|kitchen knife",
             42,
-            amount("Blade", "cm", 0.5, 15, 20, 25),
-            choice("Steel", carbon_steel=0.8, German_steel=1.2, Damascus=2.2),
+            amount("Blade", "cm", 0.35, 15, 20, 25),
+            choice("Steel", carbon_steel=0.86, German_steel=1.14, Damascus=1.74),
         ),
         family(
             "food storage containers",
             19,
             pack(3, 6, 10),
-            choice("Material", plastic=0.7, glass=1.4),
+            choice("Material", plastic=0.78, glass=1.27),
         ),
     ),
     "Computers & Tablets": (
         family(
             "laptop|notebook computer",
             560,
-            amount("Screen", "inch", 0.3, 13.3, 14, 15.6, 17.3),
+            amount("Screen", "inch", 0.21, 13.3, 14, 15.6, 17.3),
             STORAGE,
-            amount("Memory", "gb", 0.35, 4, 8, 16, 32),
+            amount("Memory", "gb", 0.24, 4, 8, 16, 32),
         ),
-        family("tablet", 230, amount("Screen", "inch", 0.9, 7, 8, 10.1, 12.9), STORAGE),
+        family("tablet", 230, amount("Screen", "inch", 0.63, 7, 8, 10.1, 12.9), STORAGE),
         family(
-            "mini PC|mini desktop computer", 310, STORAGE, amount("Memory", "gb", 0.4, 4, 8, 16, 32)
+            "mini PC|mini desktop computer",
+            310,
+            STORAGE,
+            amount("Memory", "gb", 0.28, 4, 8, 16, 32),
         ),
         family(
             "laptop sleeve|laptop case",
             19,
-            amount("Fits", "inch", 0.3, 13.3, 14, 15.6),
+            amount("Fits", "inch", 0.21, 13.3, 14, 15.6),
             LEATHER,
             accessory_of="laptop",
         ),
         family(
             "tablet stylus|stylus pen",
             22,
-            choice("Tip", rubber=0.5, fine__or__precision=1.5),
+            choice("Tip", rubber=0.62, fine__or__precision=1.33),
             accessory_of="tablet",
         ),
     ),
@@ -241,27 +243,27 @@ CATALOG: dict[str, tuple[Family, ...]] = {
         family(
             "monitor|computer display",
             190,
-            amount("Screen", "inch", 1.4, 21.5, 24, 27, 32),
+            amount("Screen", "inch", 0.98, 21.5, 24, 27, 32),
             SCREEN,
-            amount("Refresh rate", "hz", 0.35, 60, 75, 144, 240),
+            amount("Refresh rate", "hz", 0.24, 60, 75, 144, 240),
         ),
         family(
             "solid state drive|SSD",
             78,
-            amount("Capacity", "gb", 0.75, 256, 512, 1024, 2048),
-            choice("Interface", SATA=0.85, NVMe=1.15),
+            amount("Capacity", "gb", 0.52, 256, 512, 1024, 2048),
+            choice("Interface", SATA=0.89, NVMe=1.1),
         ),
         family(
-            "mechanical keyboard|keyboard", 58, amount("Layout", "key", 0.4, 61, 87, 104), WIRELESS
+            "mechanical keyboard|keyboard", 58, amount("Layout", "key", 0.28, 61, 87, 104), WIRELESS
         ),
         family(
             "wireless mouse|mouse",
             24,
-            choice("Sensor", optical=0.8, laser=1.2),
-            choice("Shape", standard=0.9, ergonomic__or__vertical=1.4),
+            choice("Sensor", optical=0.86, laser=1.14),
+            choice("Shape", standard=0.93, ergonomic__or__vertical=1.27),
         ),
         family(
-            "USB cable|charging cable", 9, amount("Length", "m", 0.4, 0.5, 1, 2, 3), pack(1, 2, 3)
+            "USB cable|charging cable", 9, amount("Length", "m", 0.28, 0.5, 1, 2, 3), pack(1, 2, 3)
         ),
     ),
     "Cell Phones": (
@@ -270,25 +272,25 @@ CATALOG: dict[str, tuple[Family, ...]] = {
             330,
             STORAGE,
             SCREEN,
-            amount("Camera", "mp", 0.25, 12, 48, 108),
+            amount("Camera", "mp", 0.17, 12, 48, 108),
         ),
         family("phone case|protective phone cover", 14, LEATHER, accessory_of="smartphone"),
         family(
             "screen protector",
             8,
             pack(1, 2, 3),
-            choice("Material", film=0.6, tempered_glass=1.2),
+            choice("Material", film=0.7, tempered_glass=1.14),
             accessory_of="smartphone",
         ),
         family(
             "power bank|portable charger",
             29,
-            amount("Capacity", "mah", 0.6, 5000, 10000, 20000, 30000),
+            amount("Capacity", "mah", 0.42, 5000, 10000, 20000, 30000),
         ),
         family(
             "phone charger|wall charger",
             17,
-            amount("Power", "watt", 0.5, 10, 20, 45, 65),
+            amount("Power", "watt", 0.35, 10, 20, 45, 65),
             pack(1, 2),
         ),
     ),
@@ -298,19 +300,19 @@ CATALOG: dict[str, tuple[Family, ...]] = {
             85,
             WIRELESS,
             BATTERY,
-            choice("Noise", passive=0.75, active_noise_cancelling__or__ANC=1.6),
+            choice("Noise", passive=0.82, active_noise_cancelling__or__ANC=1.39),
         ),
         family("earbuds|in-ear headphones", 45, WIRELESS, BATTERY),
         family(
             "portable speaker|Bluetooth speaker",
             55,
-            amount("Output", "watt", 0.55, 5, 10, 20, 60),
+            amount("Output", "watt", 0.39, 5, 10, 20, 60),
             BATTERY,
         ),
         family(
             "turntable|record player",
             165,
-            choice("Drive", belt_drive=0.8, direct_drive=1.7),
+            choice("Drive", belt_drive=0.86, direct_drive=1.45),
             WIRELESS,
         ),
         family(
@@ -325,60 +327,62 @@ CATALOG: dict[str, tuple[Family, ...]] = {
         family(
             "television|smart TV",
             390,
-            amount("Screen", "inch", 1.5, 32, 43, 50, 55, 65),
-            choice("Panel", LED=0.8, QLED=1.2, OLED=2.0),
+            amount("Screen", "inch", 1.05, 32, 43, 50, 55, 65),
+            choice("Panel", LED=0.86, QLED=1.14, OLED=1.62),
         ),
         family(
             "soundbar",
             150,
-            amount("Power", "watt", 0.5, 60, 120, 300),
-            amount("Layout", "channel", 0.3, 2, 3, 5),
+            amount("Power", "watt", 0.35, 60, 120, 300),
+            amount("Layout", "channel", 0.21, 2, 3, 5),
         ),
         family(
             "projector",
             240,
-            amount("Brightness", "lumen", 0.6, 1500, 3000, 5000),
-            choice("Resolution", HD_ready=0.6, Full_HD__or__FHD=1.0, UHD__or__4K=2.1),
+            amount("Brightness", "lumen", 0.42, 1500, 3000, 5000),
+            choice("Resolution", HD_ready=0.7, Full_HD__or__FHD=1.0, UHD__or__4K=1.68),
         ),
         family(
             "TV wall mount|TV bracket",
             36,
-            amount("Fits up to", "inch", 0.5, 42, 55, 75),
-            choice("Movement", fixed=0.6, tilting=0.9, full_motion=1.6),
+            amount("Fits up to", "inch", 0.35, 42, 55, 75),
+            choice("Movement", fixed=0.7, tilting=0.93, full_motion=1.39),
             accessory_of="television",
         ),
-        family("HDMI cable", 11, amount("Length", "m", 0.5, 1, 2, 5, 10), accessory_of="projector"),
+        family(
+            "HDMI cable", 11, amount("Length", "m", 0.35, 1, 2, 5, 10), accessory_of="projector"
+        ),
     ),
     "Cameras & Photo": (
         family(
             "mirrorless camera|digital camera",
             620,
-            amount("Sensor", "mp", 0.4, 16, 24, 33),
-            choice("Kit", body_only=0.85, with_lens=1.15),
+            amount("Sensor", "mp", 0.28, 16, 24, 33),
+            choice("Kit", body_only=0.89, with_lens=1.1),
         ),
         family(
             "action camera",
             170,
-            amount("Sensor", "mp", 0.4, 8, 12, 20),
-            choice("Housing", splash_proof=0.8, waterproof=1.25),
+            amount("Sensor", "mp", 0.28, 8, 12, 20),
+            choice("Housing", splash_proof=0.86, waterproof=1.17),
         ),
         family(
             "tripod",
             58,
-            amount("Height", "cm", 0.6, 50, 120, 165),
-            choice("Material", aluminum=0.8, carbon_fiber=2.1),
+            amount("Height", "cm", 0.42, 50, 120, 165),
+            choice("Material", aluminum=0.86, carbon_fiber=1.68),
         ),
         family(
             "camera battery|replacement battery",
             24,
-            amount("Capacity", "mah", 0.4, 900, 1500, 2200),
+            amount("Capacity", "mah", 0.28, 900, 1500, 2200),
             pack(1, 2),
             accessory_of="mirrorless camera",
         ),
         family(
             "camera bag",
             46,
-            amount("Volume", "litre", 0.4, 5, 10, 20),
+            amount("Volume", "litre", 0.28, 5, 10, 20),
             LEATHER,
             accessory_of="mirrorless camera",
         ),
@@ -388,27 +392,27 @@ CATALOG: dict[str, tuple[Family, ...]] = {
             "acoustic guitar",
             190,
             WOOD,
-            choice("Size", half_size=0.7, three_quarter=0.85, full_size=1.15),
+            choice("Size", half_size=0.78, three_quarter=0.89, full_size=1.1),
         ),
         family(
             "digital piano|keyboard piano",
             260,
-            amount("Keys", "key", 1.3, 49, 61, 76, 88),
-            choice("Action", unweighted=0.8, weighted__or__hammer_action=1.5),
+            amount("Keys", "key", 0.91, 49, 61, 76, 88),
+            choice("Action", unweighted=0.86, weighted__or__hammer_action=1.33),
         ),
         family("ukulele", 62, WOOD),
         family(
             "guitar strings",
             10,
             pack(1, 3, 5),
-            choice("Material", nylon=0.8, bronze=1.1, nickel=0.95),
+            choice("Material", nylon=0.86, bronze=1.07, nickel=0.96),
             accessory_of="acoustic guitar",
         ),
         family(
             "guitar amplifier|amp",
             145,
-            amount("Power", "watt", 0.6, 10, 20, 40, 100),
-            choice("Type", solid_state=0.8, tube__or__valve=1.9),
+            amount("Power", "watt", 0.42, 10, 20, 40, 100),
+            choice("Type", solid_state=0.86, tube__or__valve=1.57),
         ),
     ),
     "Video Games": (
@@ -416,15 +420,15 @@ CATALOG: dict[str, tuple[Family, ...]] = {
             "game console|gaming console",
             330,
             STORAGE,
-            choice("Form", handheld=0.8, home_console=1.15),
+            choice("Form", handheld=0.86, home_console=1.1),
         ),
         family(
             "game controller|gamepad",
             42,
             WIRELESS,
-            choice("Edition", standard=0.85, pro__or__elite=1.9),
+            choice("Edition", standard=0.89, pro__or__elite=1.57),
         ),
-        family("gaming headset", 58, WIRELESS, choice("Sound", stereo=0.8, surround=1.3)),
+        family("gaming headset", 58, WIRELESS, choice("Sound", stereo=0.86, surround=1.2)),
         family(
             "controller skin|silicone grip cover", 9, pack(1, 2), accessory_of="game controller"
         ),
@@ -433,84 +437,84 @@ CATALOG: dict[str, tuple[Family, ...]] = {
         family(
             "drill driver|power drill",
             88,
-            amount("Voltage", "volt", 0.8, 12, 18, 20),
-            choice("Motor", brushed=0.8, brushless=1.35),
-            choice("Kit", tool_only=0.7, with_two_batteries=1.4),
+            amount("Voltage", "volt", 0.56, 12, 18, 20),
+            choice("Motor", brushed=0.86, brushless=1.23),
+            choice("Kit", tool_only=0.78, with_two_batteries=1.27),
         ),
-        family("circular saw", 98, amount("Power", "watt", 0.5, 900, 1200, 1800), CORDLESS),
+        family("circular saw", 98, amount("Power", "watt", 0.35, 900, 1200, 1800), CORDLESS),
         family(
             "random orbital sander|sander",
             56,
-            amount("Power", "watt", 0.5, 200, 300, 450),
+            amount("Power", "watt", 0.35, 200, 300, 450),
             CORDLESS,
         ),
         family(
             "drill bit set",
             23,
-            amount("Pieces", "piece", 0.6, 10, 20, 50, 100),
-            choice("Steel", high_speed_steel=0.8, titanium_coated=1.05, cobalt=1.8),
+            amount("Pieces", "piece", 0.42, 10, 20, 50, 100),
+            choice("Steel", high_speed_steel=0.86, titanium_coated=1.03, cobalt=1.51),
             accessory_of="drill driver",
         ),
-        family("air compressor", 165, amount("Tank", "litre", 0.45, 6, 24, 50)),
+        family("air compressor", 165, amount("Tank", "litre", 0.32, 6, 24, 50)),
     ),
     "Hand Tools": (
         family(
             "socket set|socket wrench set",
             58,
-            amount("Pieces", "piece", 0.6, 24, 46, 108, 200),
-            choice("Steel", carbon_steel=0.75, chrome_vanadium=1.2),
+            amount("Pieces", "piece", 0.42, 24, 46, 108, 200),
+            choice("Steel", carbon_steel=0.82, chrome_vanadium=1.14),
         ),
         family(
             "hammer",
             19,
-            choice("Handle", wood=0.8, fiberglass=1.0, steel=1.3),
-            amount("Head", "gram", 0.4, 300, 450, 600),
+            choice("Handle", wood=0.86, fiberglass=1.0, steel=1.2),
+            amount("Head", "gram", 0.28, 300, 450, 600),
         ),
         family(
             "tool box|tool chest",
             75,
-            amount("Width", "cm", 0.7, 40, 55, 70),
+            amount("Width", "cm", 0.49, 40, 55, 70),
             METAL,
-            amount("Drawers", "drawer", 0.4, 2, 4, 6),
+            amount("Drawers", "drawer", 0.28, 2, 4, 6),
         ),
-        family("wood screws", 11, amount("Count", "piece", 0.5, 50, 100, 250, 500), METAL),
+        family("wood screws", 11, amount("Count", "piece", 0.35, 50, 100, 250, 500), METAL),
     ),
     "Automotive": (
         family(
             "car floor mats",
             52,
             pack(2, 4),
-            choice("Material", carpet=0.7, rubber=0.95, TPE_custom_fit=1.7),
+            choice("Material", carpet=0.78, rubber=0.96, TPE_custom_fit=1.45),
         ),
         family(
             "dash cam",
             88,
-            choice("Resolution", Full_HD__or__FHD=0.75, QHD__or__1440p=1.1, UHD__or__4K=1.6),
-            choice("Cameras", front_only=0.8, front_and_rear=1.3),
+            choice("Resolution", Full_HD__or__FHD=0.82, QHD__or__1440p=1.07, UHD__or__4K=1.39),
+            choice("Cameras", front_only=0.86, front_and_rear=1.2),
         ),
-        family("jump starter", 82, amount("Capacity", "mah", 0.6, 8000, 12000, 20000)),
-        family("wiper blades", 21, amount("Length", "inch", 0.3, 16, 20, 26), pack(1, 2)),
+        family("jump starter", 82, amount("Capacity", "mah", 0.42, 8000, 12000, 20000)),
+        family("wiper blades", 21, amount("Length", "inch", 0.21, 16, 20, 26), pack(1, 2)),
         family(
             "motor oil|engine oil",
             33,
-            amount("Volume", "litre", 0.8, 1, 4, 5),
-            choice("Type", conventional=0.75, full_synthetic=1.4),
+            amount("Volume", "litre", 0.56, 1, 4, 5),
+            choice("Type", conventional=0.82, full_synthetic=1.27),
         ),
     ),
     "Furniture": (
         family(
             "desk|writing desk",
             170,
-            amount("Width", "cm", 1.0, 80, 120, 160),
+            amount("Width", "cm", 0.7, 80, 120, 160),
             WOOD,
-            choice("Height", fixed=0.8, height_adjustable__or__sit_stand=1.7),
+            choice("Height", fixed=0.86, height_adjustable__or__sit_stand=1.45),
         ),
-        family("bookcase|bookshelf", 115, amount("Height", "cm", 0.8, 80, 120, 180), WOOD),
-        family("office chair|desk chair", 150, choice("Back", mesh=0.9, padded=1.1), LEATHER),
+        family("bookcase|bookshelf", 115, amount("Height", "cm", 0.56, 80, 120, 180), WOOD),
+        family("office chair|desk chair", 150, choice("Back", mesh=0.93, padded=1.07), LEATHER),
         family(
             "sofa|couch",
             520,
-            choice("Seats", two_seater=0.75, three_seater=1.05, sectional=1.5),
+            choice("Seats", two_seater=0.82, three_seater=1.03, sectional=1.33),
             FABRIC,
         ),
         family("furniture pads|felt pads", 7, pack(8, 16, 48), accessory_of="desk"),
@@ -519,21 +523,21 @@ CATALOG: dict[str, tuple[Family, ...]] = {
         family(
             "sheet set|bed sheets",
             48,
-            choice("Size", twin=0.75, queen=1.05, king=1.25),
+            choice("Size", twin=0.82, queen=1.03, king=1.17),
             FABRIC,
-            amount("Weave", "thread", 0.4, 200, 400, 800),
+            amount("Weave", "thread", 0.28, 200, 400, 800),
         ),
         family(
             "mattress",
             380,
-            choice("Size", twin=0.65, queen=1.1, king=1.4),
-            amount("Thickness", "cm", 0.6, 15, 20, 30),
-            choice("Core", spring=0.8, memory_foam=1.1, latex=1.6),
+            choice("Size", twin=0.74, queen=1.07, king=1.27),
+            amount("Thickness", "cm", 0.42, 15, 20, 30),
+            choice("Core", spring=0.86, memory_foam=1.07, latex=1.39),
         ),
         family(
             "pillow",
             27,
-            choice("Filling", polyester_fiber=0.65, memory_foam=1.2, goose_down=2.0),
+            choice("Filling", polyester_fiber=0.74, memory_foam=1.14, goose_down=1.62),
             pack(1, 2),
         ),
         family("bath towels|towel set", 29, pack(2, 4, 6), FABRIC),
@@ -544,67 +548,69 @@ CATALOG: dict[str, tuple[Family, ...]] = {
             "LED bulbs|light bulbs",
             9,
             pack(2, 4, 10),
-            amount("Brightness", "lumen", 0.3, 470, 800, 1500),
+            amount("Brightness", "lumen", 0.21, 470, 800, 1500),
         ),
-        family("floor lamp", 78, METAL, choice("Light", single_head=0.85, three_heads=1.3)),
-        family("table lamp|desk lamp", 38, METAL, choice("Control", switch=0.85, touch_dimmer=1.2)),
+        family("floor lamp", 78, METAL, choice("Light", single_head=0.89, three_heads=1.2)),
+        family(
+            "table lamp|desk lamp", 38, METAL, choice("Control", switch=0.89, touch_dimmer=1.14)
+        ),
         family(
             "chandelier|pendant light",
             160,
-            choice("Shade", metal=0.8, glass=1.05, crystal=2.2),
-            choice("Arms", three_lights=0.75, five_lights=1.0, eight_lights=1.4),
+            choice("Shade", metal=0.86, glass=1.03, crystal=1.74),
+            choice("Arms", three_lights=0.82, five_lights=1.0, eight_lights=1.27),
         ),
         family(
-            "flashlight|torch", 25, amount("Brightness", "lumen", 0.4, 300, 1000, 3000), pack(1, 2)
+            "flashlight|torch", 25, amount("Brightness", "lumen", 0.28, 300, 1000, 3000), pack(1, 2)
         ),
     ),
     "Heating & Cooling": (
         family(
             "space heater|electric heater",
             58,
-            amount("Power", "watt", 0.6, 750, 1500, 2000),
-            choice("Type", fan_heater=0.7, ceramic=1.0, oil_filled=1.4),
+            amount("Power", "watt", 0.42, 750, 1500, 2000),
+            choice("Type", fan_heater=0.78, ceramic=1.0, oil_filled=1.27),
         ),
-        family("portable air conditioner", 360, amount("Cooling", "btu", 0.7, 8000, 10000, 14000)),
+        family("portable air conditioner", 360, amount("Cooling", "btu", 0.49, 8000, 10000, 14000)),
         family(
             "tower fan|fan",
             56,
-            amount("Height", "cm", 0.6, 60, 90, 110),
-            choice("Control", knob=0.75, remote=1.2),
+            amount("Height", "cm", 0.42, 60, 90, 110),
+            choice("Control", knob=0.82, remote=1.14),
         ),
         family(
             "air purifier",
             125,
-            choice("Filter", carbon=0.75, HEPA=1.25),
-            choice("Room", small_room=0.65, large_room=1.5),
+            choice("Filter", carbon=0.82, HEPA=1.17),
+            choice("Room", small_room=0.74, large_room=1.33),
         ),
         family(
             "air purifier filter|replacement filter",
             26,
             pack(1, 2, 4),
-            choice("Filter", carbon=0.75, HEPA=1.25),
+            choice("Filter", carbon=0.82, HEPA=1.17),
             accessory_of="air purifier",
         ),
     ),
     "Garden & Outdoor": (
-        family("lawn mower", 290, amount("Cutting width", "cm", 1.0, 33, 40, 46), CORDLESS),
+        family("lawn mower", 290, amount("Cutting width", "cm", 0.7, 33, 40, 46), CORDLESS),
         family(
             "garden hose",
             33,
-            amount("Length", "m", 0.8, 7.5, 15, 30),
-            choice("Material", vinyl=0.75, rubber=1.4),
+            amount("Length", "m", 0.56, 7.5, 15, 30),
+            choice("Material", vinyl=0.82, rubber=1.27),
         ),
-        family("patio umbrella|parasol", 72, amount("Diameter", "m", 1.2, 2, 2.7, 3.3), FABRIC),
+        family("patio umbrella|parasol", 72, amount("Diameter", "m", 0.84, 2, 2.7, 3.3), FABRIC),
         family(
             "gas grill|barbecue",
             270,
-            choice("Burners", two_burners=0.7, three_burners=1.0, four_burners=1.3),
-            choice("Body", enameled_steel=0.85, stainless_steel=1.3),
+            choice("Burners", two_burners=0.78, three_burners=1.0, four_burners=1.2),
+            choice("Body", enameled_steel=0.89, stainless_steel=1.2),
         ),
         family(
             "grill cover",
             27,
-            choice("Material", polyester=0.8, heavy_duty_vinyl=1.25),
+            choice("Material", polyester=0.86, heavy_duty_vinyl=1.17),
             accessory_of="gas grill",
         ),
     ),
@@ -612,32 +618,32 @@ CATALOG: dict[str, tuple[Family, ...]] = {
         family(
             "dumbbells",
             52,
-            amount("Weight", "kg", 0.85, 2, 5, 10, 20),
+            amount("Weight", "kg", 0.59, 2, 5, 10, 20),
             pack(1, 2),
-            choice("Coating", bare_iron=0.8, rubber=1.1),
+            choice("Coating", bare_iron=0.86, rubber=1.07),
         ),
         family(
             "yoga mat",
             25,
-            amount("Thickness", "cm", 0.4, 0.4, 0.6, 1.2),
-            choice("Material", PVC=0.75, cork=1.6),
+            amount("Thickness", "cm", 0.28, 0.4, 0.6, 1.2),
+            choice("Material", PVC=0.82, cork=1.39),
         ),
         family(
             "treadmill",
             560,
-            choice("Motor", two_horsepower=0.75, three_horsepower=1.2),
-            choice("Deck", flat=0.85, incline=1.2),
+            choice("Motor", two_horsepower=0.82, three_horsepower=1.14),
+            choice("Deck", flat=0.89, incline=1.14),
         ),
         family(
             "mountain bike|bicycle",
             430,
-            choice("Frame", steel=0.65, aluminum=1.0, carbon=2.0),
-            amount("Gears", "gear", 0.3, 7, 18, 24),
+            choice("Frame", steel=0.74, aluminum=1.0, carbon=1.62),
+            amount("Gears", "gear", 0.21, 7, 18, 24),
         ),
         family(
             "bike water bottle|sports bottle",
             13,
-            amount("Volume", "ml", 0.4, 500, 750, 1000),
+            amount("Volume", "ml", 0.28, 500, 750, 1000),
             METAL,
             accessory_of="mountain bike",
         ),
@@ -646,20 +652,20 @@ CATALOG: dict[str, tuple[Family, ...]] = {
         family(
             "tent|camping tent",
             140,
-            amount("Capacity", "person", 0.7, 1, 2, 4, 8),
-            choice("Seasons", three_season=0.85, four_season=1.7),
+            amount("Capacity", "person", 0.49, 1, 2, 4, 8),
+            choice("Seasons", three_season=0.89, four_season=1.45),
         ),
         family(
             "sleeping bag",
             62,
-            choice("Filling", synthetic=0.75, down=2.1),
-            choice("Rating", summer=0.75, winter=1.35),
+            choice("Filling", synthetic=0.82, down=1.68),
+            choice("Rating", summer=0.82, winter=1.23),
         ),
-        family("hiking backpack|rucksack", 88, amount("Volume", "litre", 0.6, 20, 40, 65)),
+        family("hiking backpack|rucksack", 88, amount("Volume", "litre", 0.42, 20, 40, 65)),
         family(
             "vacuum flask|insulated bottle",
             25,
-            amount("Volume", "ml", 0.5, 350, 500, 1000),
+            amount("Volume", "ml", 0.35, 350, 500, 1000),
             pack(1, 2),
         ),
         family("tent pegs|tent stakes", 12, pack(6, 12, 24), METAL, accessory_of="tent"),
@@ -668,40 +674,40 @@ CATALOG: dict[str, tuple[Family, ...]] = {
         family(
             "building blocks set|brick set",
             38,
-            amount("Pieces", "piece", 0.75, 100, 300, 700, 1500),
+            amount("Pieces", "piece", 0.52, 100, 300, 700, 1500),
         ),
-        family("board game", 31, choice("Edition", travel=0.6, standard=1.0, deluxe=1.8)),
+        family("board game", 31, choice("Edition", travel=0.7, standard=1.0, deluxe=1.51)),
         family(
             "remote control car|RC car",
             52,
-            choice("Scale", small_scale=0.6, large_scale=1.7),
-            choice("Drive", two_wheel_drive=0.85, four_wheel_drive=1.3),
+            choice("Scale", small_scale=0.7, large_scale=1.45),
+            choice("Drive", two_wheel_drive=0.89, four_wheel_drive=1.2),
         ),
         family(
             "jigsaw puzzle",
             16,
-            amount("Pieces", "piece", 0.4, 100, 500, 1000, 2000),
-            choice("Material", cardboard=0.85, wood=1.7),
+            amount("Pieces", "piece", 0.28, 100, 500, 1000, 2000),
+            choice("Material", cardboard=0.89, wood=1.45),
         ),
-        family("plush toy|stuffed animal", 18, amount("Height", "cm", 0.9, 20, 35, 60, 100)),
+        family("plush toy|stuffed animal", 18, amount("Height", "cm", 0.63, 20, 35, 60, 100)),
     ),
     "Baby": (
         family(
             "stroller|pushchair",
             230,
-            choice("Type", umbrella_fold=0.5, full_size=1.1, travel_system=1.8),
+            choice("Type", umbrella_fold=0.62, full_size=1.07, travel_system=1.51),
         ),
         family(
             "car seat|child car seat",
             165,
-            choice("Stage", booster=0.5, infant=1.0, convertible=1.5),
+            choice("Stage", booster=0.62, infant=1.0, convertible=1.33),
         ),
-        family("diapers|nappies", 25, amount("Count", "piece", 0.7, 24, 60, 120, 180)),
+        family("diapers|nappies", 25, amount("Count", "piece", 0.49, 24, 60, 120, 180)),
         family(
             "baby monitor",
             82,
-            choice("Signal", audio_only=0.5, video=1.3),
-            choice("Range", indoor=0.9, long_range=1.2),
+            choice("Signal", audio_only=0.62, video=1.2),
+            choice("Range", indoor=0.93, long_range=1.14),
         ),
         family("stroller cup holder", 11, pack(1, 2), accessory_of="stroller"),
     ),
@@ -709,44 +715,44 @@ CATALOG: dict[str, tuple[Family, ...]] = {
         family(
             "dry dog food|dog kibble",
             32,
-            amount("Weight", "kg", 0.8, 2, 6, 12, 18),
-            choice("Recipe", chicken=0.9, salmon=1.15, grain_free=1.3),
+            amount("Weight", "kg", 0.56, 2, 6, 12, 18),
+            choice("Recipe", chicken=0.93, salmon=1.1, grain_free=1.2),
         ),
-        family("cat tree|cat tower", 68, amount("Height", "cm", 0.9, 60, 110, 160)),
+        family("cat tree|cat tower", 68, amount("Height", "cm", 0.63, 60, 110, 160)),
         family(
             "dog bed",
             42,
-            choice("Size", small=0.6, medium=0.9, large=1.4),
-            choice("Filling", fiber=0.8, orthopedic_foam=1.5),
+            choice("Size", small=0.7, medium=0.93, large=1.27),
+            choice("Filling", fiber=0.86, orthopedic_foam=1.33),
         ),
         family(
             "aquarium|fish tank",
             115,
-            amount("Volume", "litre", 0.7, 20, 60, 120),
-            choice("Kit", tank_only=0.75, with_filter_and_light=1.3),
+            amount("Volume", "litre", 0.49, 20, 60, 120),
+            choice("Kit", tank_only=0.82, with_filter_and_light=1.2),
         ),
         family(
             "dog leash",
             14,
-            choice("Material", nylon=0.75, rope=0.95, leather=1.8),
-            amount("Length", "m", 0.3, 1.2, 1.8, 3),
+            choice("Material", nylon=0.82, rope=0.96, leather=1.51),
+            amount("Length", "m", 0.21, 1.2, 1.8, 3),
         ),
     ),
     "Beauty & Personal Care": (
         family(
             "hair dryer",
             46,
-            amount("Power", "watt", 0.6, 1200, 1800, 2200),
-            choice("Technology", standard=0.75, ionic=1.3),
+            amount("Power", "watt", 0.42, 1200, 1800, 2200),
+            choice("Technology", standard=0.82, ionic=1.2),
         ),
-        family("electric toothbrush", 58, BATTERY, choice("Type", rotating=0.85, sonic=1.2)),
+        family("electric toothbrush", 58, BATTERY, choice("Type", rotating=0.89, sonic=1.14)),
         family(
             "face cream|moisturizer",
             22,
-            amount("Volume", "ml", 0.6, 30, 50, 100),
-            choice("Active", aloe=0.75, hyaluronic_acid=1.1, retinol=1.45),
+            amount("Volume", "ml", 0.42, 30, 50, 100),
+            choice("Active", aloe=0.82, hyaluronic_acid=1.07, retinol=1.3),
         ),
-        family("perfume|eau de parfum", 62, amount("Volume", "ml", 0.6, 30, 50, 100)),
+        family("perfume|eau de parfum", 62, amount("Volume", "ml", 0.42, 30, 50, 100)),
         family(
             "toothbrush heads|replacement brush heads",
             17,
@@ -758,72 +764,72 @@ CATALOG: dict[str, tuple[Family, ...]] = {
         family(
             "blood pressure monitor",
             43,
-            choice("Cuff", wrist=0.75, upper_arm=1.2),
-            choice("Display", basic=0.85, Bluetooth=1.25),
+            choice("Cuff", wrist=0.82, upper_arm=1.14),
+            choice("Display", basic=0.89, Bluetooth=1.17),
         ),
         family(
             "vitamin D3 supplement|vitamin D3",
             14,
-            amount("Count", "tablet", 0.55, 60, 120, 240, 365),
+            amount("Count", "tablet", 0.39, 60, 120, 240, 365),
         ),
-        family("laundry detergent", 16, amount("Volume", "litre", 0.8, 1, 2.5, 5)),
-        family("massage gun", 92, BATTERY, choice("Motor", standard=0.75, high_torque=1.5)),
+        family("laundry detergent", 16, amount("Volume", "litre", 0.56, 1, 2.5, 5)),
+        family("massage gun", 92, BATTERY, choice("Motor", standard=0.82, high_torque=1.33)),
         family("paper towels", 13, pack(2, 6, 12)),
     ),
     "Office Products": (
         family(
             "laser printer|printer",
             190,
-            choice("Color", monochrome=0.75, full_color=1.5),
-            choice("Functions", print_only=0.8, all_in_one=1.3),
+            choice("Color", monochrome=0.82, full_color=1.33),
+            choice("Functions", print_only=0.86, all_in_one=1.2),
         ),
         family(
             "toner cartridge",
             46,
-            choice("Yield", standard_yield=0.75, high_yield=1.4),
+            choice("Yield", standard_yield=0.82, high_yield=1.27),
             pack(1, 2, 4),
             accessory_of="laser printer",
         ),
-        family("paper shredder", 82, amount("Capacity", "sheet", 0.8, 6, 10, 18)),
+        family("paper shredder", 82, amount("Capacity", "sheet", 0.56, 6, 10, 18)),
         family("gel pens", 9, pack(4, 8, 12, 24)),
         family(
             "whiteboard",
             62,
-            amount("Width", "cm", 1.0, 60, 90, 120, 180),
-            choice("Surface", melamine=0.75, glass=1.6),
+            amount("Width", "cm", 0.7, 60, 90, 120, 180),
+            choice("Surface", melamine=0.82, glass=1.39),
         ),
     ),
     "Clothing & Shoes": (
-        family("jacket|coat", 92, FABRIC, choice("Lining", unlined=0.75, insulated=1.4)),
+        family("jacket|coat", 92, FABRIC, choice("Lining", unlined=0.82, insulated=1.27)),
         family(
             "running shoes|sneakers",
             78,
-            choice("Sole", foam=0.85, cushioned_gel=1.2, carbon_plate=2.0),
+            choice("Sole", foam=0.89, cushioned_gel=1.14, carbon_plate=1.62),
         ),
         family("t-shirts", 13, FABRIC, pack(1, 3, 5)),
         family(
-            "boots|ankle boots", 105, LEATHER, choice("Weather", indoor_sole=0.85, waterproof=1.3)
+            "boots|ankle boots", 105, LEATHER, choice("Weather", indoor_sole=0.89, waterproof=1.2)
         ),
         family("socks", 6, FABRIC, pack(1, 3, 6)),
     ),
     "Jewelry & Watches": (
-        family("wristwatch|watch", 155, choice("Movement", quartz=0.7, automatic=1.9), LEATHER),
+        family("wristwatch|watch", 155, choice("Movement", quartz=0.78, automatic=1.57), LEATHER),
         family(
             "necklace|pendant necklace",
             95,
             choice(
                 "Metal",
-                stainless_steel=0.3,
-                sterling_silver=0.7,
-                gold_plated=0.8,
-                solid_14k_gold=4.0,
+                stainless_steel=0.43,
+                sterling_silver=0.78,
+                gold_plated=0.86,
+                solid_14k_gold=2.64,
             ),
         ),
         family(
             "stud earrings|earrings",
             58,
-            choice("Metal", stainless_steel=0.4, sterling_silver=0.8, solid_14k_gold=3.5),
-            amount("Stones", "carat", 0.5, 0.25, 0.5, 1),
+            choice("Metal", stainless_steel=0.53, sterling_silver=0.86, solid_14k_gold=2.4),
+            amount("Stones", "carat", 0.35, 0.25, 0.5, 1),
         ),
         family("watch band|watch strap", 17, LEATHER, accessory_of="wristwatch"),
     ),
@@ -831,45 +837,45 @@ CATALOG: dict[str, tuple[Family, ...]] = {
         family(
             "coffee beans|whole bean coffee",
             17,
-            amount("Weight", "gram", 0.85, 250, 500, 1000),
-            choice("Kind", blend=0.85, single_origin=1.3),
+            amount("Weight", "gram", 0.59, 250, 500, 1000),
+            choice("Kind", blend=0.89, single_origin=1.2),
         ),
         family(
-            "olive oil|extra virgin olive oil", 19, amount("Volume", "ml", 0.85, 250, 500, 1000)
+            "olive oil|extra virgin olive oil", 19, amount("Volume", "ml", 0.59, 250, 500, 1000)
         ),
         family(
             "green tea|tea bags",
             8,
-            amount("Count", "piece", 0.6, 20, 50, 100),
-            choice("Grade", standard=0.8, organic=1.3),
+            amount("Count", "piece", 0.42, 20, 50, 100),
+            choice("Grade", standard=0.86, organic=1.2),
         ),
         family(
             "protein powder",
             38,
-            amount("Weight", "kg", 0.85, 0.5, 1, 2.3),
-            choice("Source", soy=0.75, whey=1.0, whey_isolate=1.35),
+            amount("Weight", "kg", 0.59, 0.5, 1, 2.3),
+            choice("Source", soy=0.82, whey=1.0, whey_isolate=1.23),
         ),
-        family("mixed nuts|roasted nuts", 13, amount("Weight", "gram", 0.8, 200, 500, 1000)),
+        family("mixed nuts|roasted nuts", 13, amount("Weight", "gram", 0.56, 200, 500, 1000)),
     ),
     "Smart Home": (
         family(
             "security camera|surveillance camera",
             58,
-            choice("Resolution", Full_HD__or__FHD=0.75, QHD__or__2K=1.1, UHD__or__4K=1.7),
+            choice("Resolution", Full_HD__or__FHD=0.82, QHD__or__2K=1.07, UHD__or__4K=1.45),
             pack(1, 2, 4),
         ),
         family(
             "robot vacuum|robotic vacuum cleaner",
             270,
-            choice("Navigation", random_path=0.6, laser_mapping=1.3),
-            choice("Base", charging_dock=0.8, self_emptying=1.6),
+            choice("Navigation", random_path=0.7, laser_mapping=1.2),
+            choice("Base", charging_dock=0.86, self_emptying=1.39),
         ),
         family("smart plug", 12, pack(1, 2, 4)),
         family(
             "video doorbell",
             105,
             CORDLESS,
-            choice("Chime", without_chime=0.85, chime_included=1.15),
+            choice("Chime", without_chime=0.89, chime_included=1.1),
         ),
         family(
             "vacuum brush kit|replacement brushes", 18, pack(2, 4, 8), accessory_of="robot vacuum"
@@ -879,17 +885,17 @@ CATALOG: dict[str, tuple[Family, ...]] = {
         family(
             "acrylic paint set",
             23,
-            amount("Colors", "color", 0.6, 12, 24, 48),
-            choice("Grade", student_grade=0.75, artist_grade=1.6),
+            amount("Colors", "color", 0.42, 12, 24, 48),
+            choice("Grade", student_grade=0.82, artist_grade=1.39),
         ),
         family(
             "sewing machine",
             190,
-            choice("Type", mechanical=0.7, computerized=1.6),
-            amount("Stitches", "stitch", 0.2, 12, 60, 200),
+            choice("Type", mechanical=0.78, computerized=1.39),
+            amount("Stitches", "stitch", 0.14, 12, 60, 200),
         ),
-        family("paint brushes", 12, pack(5, 10, 20), choice("Hair", synthetic=0.8, sable=1.8)),
-        family("easel", 56, WOOD, choice("Stand", tabletop=0.55, floor_standing=1.4)),
+        family("paint brushes", 12, pack(5, 10, 20), choice("Hair", synthetic=0.86, sable=1.51)),
+        family("easel", 56, WOOD, choice("Stand", tabletop=0.66, floor_standing=1.27)),
         family("sewing machine needles", 7, pack(5, 10, 30), accessory_of="sewing machine"),
     ),
 }
@@ -986,10 +992,10 @@ def _description(noun: str, facts: list[tuple[str, str]], rng: random.Random) ->
     if not facts:
         return f"{_capitalized(noun)}, {point}."
     told = ", ".join(_told(*fact, rng) for fact in facts)
+    words = {"noun": noun, "a_noun": _with_article(noun), "facts": told, "point": point}
     return rng.choice(OPENINGS).format(
-        noun=noun, Noun=_capitalized(noun), facts=told, Facts=_capitalized(told),
-        point=point, Point=_capitalized(point),
-    )  # fmt: skip
+        **words, **{_capitalized(k): _capitalized(w) for k, w in words.items()}
+    )
 
 
 def _details(facts: list[tuple[str, str]], rng: random.Random) -> str:
@@ -1000,12 +1006,23 @@ def _details(facts: list[tuple[str, str]], rng: random.Random) -> str:
 
 
 def _told(label: str, wording: str, rng: random.Random) -> str:
-    """Say a fact in running text: "for ..." what it fits, a quantity with or without its name."""
+    """Say a fact in running text: what it fits, a quantity with or without its name."""
     if label == "Compatible with":
-        return f"for {wording}"
-    speaks_for_itself = label.endswith("s") or label in ("Condition", "Quantity", "Count")
+        return f"fits {wording}"
+    speaks_for_itself = (
+        label in ("Condition", "Quantity", "Count")
+        or label.endswith("s")
+        or label.split()[0].lower() in wording
+    )
     named = not speaks_for_itself and rng.random() < 0.5
     return f"{wording} {label.lower()}" if named else wording
+
+
+def _with_article(noun: str) -> str:
+    if noun.endswith("s") and not noun.endswith(("ss", "us")):  # headphones, boots
+        return noun
+    vowel = noun[0] in "aeio" or noun.startswith(("LED", "SSD", "HDMI", "RC"))
+    return f"{'an' if vowel else 'a'} {noun}"
 
 
 def _capitalized(text: str) -> str:
@@ -1013,7 +1030,7 @@ def _capitalized(text: str) -> str:
 
 
 def charm_price(price: float) -> float:
-    """Return the price a shop prints: .49 or .99 when low, a multiple of 5 less a cent when high."""
+    """Return a shop's price: .49 or .99 when low, a multiple of 5 less a cent when high."""
     if price < 10:
         return max(round(price * 2) / 2 - 0.01, 0.49)
     if price < 200:

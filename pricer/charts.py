@@ -57,7 +57,9 @@ def scatter(path: Path, truth: ArrayLike, guess: ArrayLike, colors: ArrayLike, t
     for name, (color, marker) in VERDICTS.items():
         rows = colors == name
         label = f"{name} {rows.mean():.0%}"
-        axes.scatter(truth[rows], guess[rows], s=16, c=color, marker=marker, alpha=0.75, label=label)
+        axes.scatter(
+            truth[rows], guess[rows], s=16, c=color, marker=marker, alpha=0.75, label=label
+        )
     axes.set(xlim=(0, top), ylim=(0, top), aspect="equal")
     axes.legend(frameon=False, loc="upper left")
     _save(figure, path)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,7 @@ def run_stage(name: str, main: Callable[..., None]) -> None:
     DVC has removed the stage's earlier outputs by then, so the line says how to get them back.
     PRICER_DEBUG=1 shows the traceback instead.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main(*(Path(argument) for argument in sys.argv[1:]))
     except BaseException as error:

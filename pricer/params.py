@@ -180,7 +180,7 @@ class Train(Section):
         "paged_adamw_8bit",
     ]
     train_sampling_strategy: Literal["random", "group_by_length"]
-    gradient_checkpointing: bool
+    activation_checkpointing: bool
     validation_size: Count
     """How many validation examples the validation loss is taken on."""
     logging_steps: Count

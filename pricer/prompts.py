@@ -1,4 +1,4 @@
-"""Items to prompts and completions, and both to token ids, the same way for training and prediction."""
+"""Items to prompts and completions, and these to token ids, one way for every use."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -120,7 +120,7 @@ def build_prompts(
 
 
 def check_max_length(prompts: pd.DataFrame, *, cutoff: int, max_length: int) -> None:
-    """Raise ItemsError if an example is longer than `max_length` tokens: nothing is ever cut silently."""
+    """Raise ItemsError if an example is longer than `max_length` tokens: none is cut silently."""
     tokens = prompts["prompt_tokens"] + prompts["completion_tokens"]
     too_long = int((tokens > max_length).sum())
     if too_long:
@@ -128,8 +128,9 @@ def check_max_length(prompts: pd.DataFrame, *, cutoff: int, max_length: int) -> 
         fitting = cutoff - (longest - max_length)
         cure = f"prompts.cutoff to {fitting} or " if fitting >= 1 else ""
         raise ItemsError(
-            f"{too_long} of {len(prompts)} examples are longer than prompts.max_length {max_length} "
-            f"(longest {longest} tokens with cutoff {cutoff}): set {cure}prompts.max_length to {longest}"
+            f"{too_long} of {len(prompts)} examples are longer than prompts.max_length "
+            f"{max_length} (longest {longest} tokens with cutoff {cutoff}): "
+            f"set {cure}prompts.max_length to {longest}"
         )
 
 

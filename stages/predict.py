@@ -24,12 +24,11 @@ def main(
     prompts = read_parquet(prompts_dir / "test.parquet")
     started = time.perf_counter()
     texts = predict_texts(
-        load_adapter(model, adapter_dir) if adapter_dir else model,
+        load_adapter(model, adapter_dir, dtype) if adapter_dir else model,
         load_tokenizer(base_model_dir),
         prompts["prompt"].tolist(),
         batch_size=params.predict.batch_size,
         max_new_tokens=params.predict.max_new_tokens,
-        dtype=dtype,
     )
     elapsed_s = time.perf_counter() - started
     predictions = pd.DataFrame(

@@ -14,7 +14,7 @@ from pricer.prompts import build_prompts, check_max_length, token_statistics
 
 
 def main(items_dir: Path, base_model_dir: Path, prompts_dir: Path, metrics_dir: Path) -> None:
-    """Write one Parquet file a split to `prompts_dir`, statistics and histograms to `metrics_dir`."""
+    """Write one Parquet file a split to `prompts_dir`, statistics and charts to `metrics_dir`."""
     params = read_params().prompts
     tokenizer = load_tokenizer(base_model_dir)
     tables = {
@@ -47,8 +47,8 @@ def main(items_dir: Path, base_model_dir: Path, prompts_dir: Path, metrics_dir: 
         title="Tokens of prompt and completion",
     )
     print(
-        f"{statistics['n']} prompts, {statistics['truncated']} truncated to {params.cutoff} tokens; "
-        f"longest example {statistics['example_tokens_max']} of {params.max_length} tokens"
+        f"{statistics['n']} prompts, {statistics['truncated']} truncated to {params.cutoff} "
+        f"tokens; longest example {statistics['example_tokens_max']} of {params.max_length} tokens"
     )
 
 

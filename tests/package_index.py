@@ -1,0 +1,77 @@
+"""A package index on loopback that serves one wheel, well or badly."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+@dataclass
+class PackageIndex:
+    """Where it listens, and an event for the first request of the wheel."""
+
+    url: str
+    asked: threading.Event = field(default_factory=threading.Event)
+    release: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes pip use this index and no other, without patience."""
+        return {
+            "PIP_CONFIG_FILE": "/dev/null",
+            "PIP_INDEX_URL": f"{self.url}/simple/",
+            "PIP_EXTRA_INDEX_URL": "",
+            "PIP_FIND_LINKS": "",
+            "PIP_NO_CACHE_DIR": "1",
+            "PIP_RETRIES": "0",
+            "PIP_DEFAULT_TIMEOUT": "60",
+        }
+
+
+@contextmanager
+def package_index(wheel: Path, *, cut_at: int | None = None, stall: bool = False) -> Iterator:
+    """Serve `wheel`.
+
+    Args:
+        wheel: the file.
+        cut_at: close the connection after so many bytes.
+        stall: send nothing until `release` is set.
+    """
+    content = wheel.read_bytes()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.endswith(".whl"):
+                index.asked.set()
+                if stall:
+                    index.release.wait(60)
+                self._answer(content, "application/octet-stream", cut_at)
+            else:
+                page = f'<a href="/files/{wheel.name}">{wheel.name}</a>'.encode()
+                self._answer(page, "text/html", None)
+
+        def _answer(self, body: bytes, kind: str, cut: int | None) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            try:
+                self.wfile.write(body[:cut])
+            except OSError:
+                pass  # the client is gone
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    index = PackageIndex(f"http://127.0.0.1:{server.server_address[1]}")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield index
+    finally:
+        index.release.set()
+        server.shutdown()
+        server.server_close()

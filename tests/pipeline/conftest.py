@@ -1,0 +1,140 @@
+"""Real pipelines in temporary clones, with a tiny base model on disk."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.conftest import ROOT
+
+TINY = {
+    "items.catalog.train_size": 24,
+    "items.catalog.validation_size": 8,
+    "items.catalog.test_size": 8,
+    "items.files.train_size": 24,
+    "items.files.validation_size": 8,
+    "items.files.test_size": 8,
+    "model.source": "path",
+    "lora.r": 4,
+    "train.num_train_epochs": 1,
+    "train.per_device_train_batch_size": 4,
+    "train.logging_steps": 1,
+    "train.eval_steps": 3,
+    "prompts.cutoff": 60,
+    "prompts.max_length": 128,
+    "evaluate.bootstrap_resamples": 200,
+}
+
+
+@dataclass
+class Project:
+    """A clone of the project, and how its commands are run."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def run(self, *command: str, ok: bool = True, **options) -> subprocess.CompletedProcess[str]:
+        """Run a command in the clone; `ok` says whether it must succeed."""
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            **options,
+        )
+        assert (done.returncode == 0) == ok, f"{command}: {done.stdout}\n{done.stderr}"
+        return done
+
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a command in a process group of its own."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def set(self, **values: object) -> None:
+        """Change params, dots written as two underscores."""
+        set_params(self.folder, {key.replace("__", "."): value for key, value in values.items()})
+
+    def hashes(self, *folders: str) -> dict[str, str]:
+        """Return the hash of every file below `folders`."""
+        return {
+            str(file.relative_to(self.folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+            for folder in folders
+            for file in sorted((self.folder / folder).rglob("*"))
+            if file.is_file()
+        }
+
+    def command_of(self, stage: str) -> list[str]:
+        """Return the command that `dvc repro` runs for a stage."""
+        lock = YAML(typ="safe", pure=True).load((self.folder / "dvc.lock").read_text())
+        return lock["stages"][stage]["cmd"].split()
+
+
+def set_params(folder: Path, values: dict[str, object]) -> None:
+    yaml, file = YAML(), folder / "params.yaml"
+    params = yaml.load(file.read_text())
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        section = params
+        for name in sections:
+            section = section[name]
+        assert last in section, key
+        section[last] = value
+    with file.open("w") as stream:
+        yaml.dump(params, stream)
+
+
+@pytest.fixture(scope="session")
+def make_project(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Return a function that clones the working tree into a new folder, set up to be tiny."""
+
+    def make() -> Project:
+        folder = tmp_path_factory.mktemp("project")
+        environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "DVC_NO_ANALYTICS": "1",
+        }
+        for name in ("GIT_AUTHOR", "GIT_COMMITTER"):
+            environment |= {f"{name}_NAME": "tests", f"{name}_EMAIL": "tests@localhost"}
+        project = Project(folder, environment)
+        listed = subprocess.run(
+            ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        ).stdout.decode()
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, folder / name)
+        set_params(folder, TINY | {"model.path": str(base_model_dir)})
+        project.run("git", "init", "-q", "-b", "main")
+        project.run("git", "add", "-A")
+        project.run("git", "commit", "-qm", "clone")
+        return project
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def reproduced(make_project) -> Project:
+    """A project after `dvc repro`, committed. Tests leave it as they found it."""
+    project = make_project()
+    project.run("dvc", "repro")
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-qm", "reproduced")
+    return project

@@ -1,0 +1,131 @@
+"""The pipeline through real `dvc` commands, with a tiny base model."""
+
+import json
+import re
+import shlex
+
+import pandas as pd
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from tests.conftest import ROOT
+
+STAGES = {
+    "fetch@items",
+    "fetch@model",
+    "prompts",
+    "train",
+    "predict@base",
+    "predict@tuned",
+    "evaluate",
+}
+
+
+def ran(output: str) -> set[str]:
+    """Stages that `dvc repro` ran, from what it printed."""
+    return set(re.findall(r"Running stage '([\w@]+)'", output))
+
+
+def test_everything_is_there(reproduced):
+    metrics = json.loads((reproduced.folder / "metrics/evaluate.json").read_text())
+    assert metrics["n"] == 8
+    assert {"mae", "mse", "r2", "mae_ci_low", "mae_ci_high", "floor_mae", "unparsed_rate"} <= set(
+        metrics
+    )
+    assert metrics["base"]["n"] == metrics["constant"]["n"] == 8
+    assert 0 < metrics["floor_mae"] < metrics["constant"]["mae"]
+    for name in ("scatter", "running_error", "summary_tokens", "example_tokens"):
+        assert (reproduced.folder / f"metrics/{name}.png").read_bytes().startswith(b"\x89PNG")
+    predictions = pd.read_parquet(reproduced.folder / "data/predictions/tuned.parquet")
+    assert list(predictions) == ["id", "price", "greedy_text", "greedy"]
+    prompts = pd.read_parquet(reproduced.folder / "data/prompts/test.parquet")
+    assert list(prompts) == [
+        "id",
+        "prompt",
+        "completion",
+        "price",
+        "prompt_tokens",
+        "completion_tokens",
+        "truncated",
+    ]
+    assert reproduced.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_a_second_run_does_nothing_and_a_forced_one_gives_the_same_bytes(reproduced):
+    again = reproduced.run("dvc", "repro")
+    assert not ran(again.stdout) and "up to date" in again.stdout
+    before = reproduced.hashes("data", "metrics")
+    forced = reproduced.run("dvc", "repro", "--force")
+    assert ran(forced.stdout) == STAGES
+    assert reproduced.hashes("data", "metrics") == before
+    assert reproduced.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_the_adapter_loads_elsewhere_and_says_what_made_it(reproduced, base_model_dir):
+    folder = reproduced.folder / "data/adapter"
+    model = AutoModelForCausalLM.from_pretrained(base_model_dir)
+    tuned = PeftModel.from_pretrained(model, str(folder))
+    assert any(p.abs().sum() > 0 for n, p in tuned.named_parameters() if "lora_B" in n)
+    ids = torch.tensor([[1, 2, 3]])
+    assert tuned(ids).logits.isfinite().all()
+    card = (folder / "README.md").read_text()
+    assert f"folder {base_model_dir}" in card
+    assert "| `lora.r` | `4` |" in card and re.search("train.parquet` . `[0-9a-f]{64}", card)
+    assert "loss" not in card and "MAE" not in card
+
+
+def test_a_knob_reruns_what_depends_on_it(reproduced):
+    reproduced.set(lora__r=2)
+    try:
+        assert ran(reproduced.run("dvc", "repro", "--dry").stdout) == {
+            "train",
+            "predict@tuned",
+            "evaluate",
+        }
+        reproduced.set(lora__r=4, evaluate__seed=7)
+        assert ran(reproduced.run("dvc", "repro", "--dry").stdout) == {"evaluate"}
+    finally:
+        reproduced.run("git", "checkout", "params.yaml")
+    assert not ran(reproduced.run("dvc", "repro", "--dry").stdout)
+
+
+def test_the_users_own_products(make_project):
+    project = make_project()
+    project.set(items__source="files")
+    project.run("dvc", "repro", "evaluate")
+    metrics = json.loads((project.folder / "metrics/evaluate.json").read_text())
+    assert metrics["n"] == 8 and "floor_mae" not in metrics
+    # appending a product to the file reruns what reads it
+    with (project.folder / "examples/products.jsonl").open("a") as file:
+        row = {"title": "One more", "category": "x", "price": "$5.00", "summary": "One more thing"}
+        file.write(json.dumps(row) + "\n")
+    assert "fetch@items" in ran(project.run("dvc", "repro", "--dry").stdout)
+
+
+def readme_commands() -> list[str]:
+    """Every `dvc` command in the README's code blocks."""
+    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("dvc ")]
+
+
+def test_the_readmes_commands_run(make_project):
+    commands = readme_commands()
+    assert any("exp run" in command for command in commands)
+    assert any("metrics diff" in command for command in commands)
+    project = make_project()
+    project.run("dvc", "repro")
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-qm", "reproduced")
+    for command in commands:
+        done = project.run(*shlex.split(command))
+        if "metrics diff" in command:
+            assert "mae" in done.stdout
+
+
+@pytest.mark.parametrize("target", ["repro", "test", "lint", "format", "clean"])
+def test_make_help_names_every_target(make_project, target):
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE)

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
+
+from pricer.metrics import evaluate, mae, mse, r2, reference_colors, running_mean, scores
+
+dollars = st.floats(0.5, 999.5)
+pairs = st.integers(2, 60).flatmap(
+    lambda n: st.tuples(arrays(float, n, elements=dollars), arrays(float, n, elements=dollars))
+)
+
+
+@given(pairs)
+def test_scores_equal_scikit_learn(pair):
+    truth, guess = pair
+    assert mae(truth, guess) == pytest.approx(mean_absolute_error(truth, guess))
+    assert mse(truth, guess) == pytest.approx(mean_squared_error(truth, guess))
+    if np.ptp(truth) > 1e-3:
+        assert r2(truth, guess) == pytest.approx(r2_score(truth, guess), rel=1e-6, abs=1e-6)
+
+
+@given(pairs, st.floats(0.1, 10))
+def test_dollars_scale_the_mean_absolute_error(pair, factor):
+    truth, guess = pair
+    assert mae(truth * factor, guess * factor) == pytest.approx(factor * mae(truth, guess))
+
+
+def test_perfect_and_constant():
+    truth = np.array([3.0, 3.0, 3.0])
+    assert (mae(truth, truth), mse(truth, truth), r2(truth, truth)) == (0, 0, 1)
+    assert r2(truth, truth + 1) == 0
+
+
+def test_intervals_hold_the_score_and_follow_the_seed():
+    rng = np.random.default_rng(0)
+    truth = rng.lognormal(4, 1, 400)
+    guess = truth * rng.lognormal(0, 0.5, 400)
+    one = scores(truth, guess, resamples=2000, seed=1)
+    assert one == scores(truth, guess, resamples=2000, seed=1)
+    assert one != scores(truth, guess, resamples=2000, seed=2)
+    for name in ("mae", "mse", "r2"):
+        assert one[f"{name}_ci_low"] < one[name] < one[f"{name}_ci_high"]
+    # the normal approximation agrees for a mean
+    half = 1.96 * np.abs(guess - truth).std() / 20
+    assert one["mae_ci_high"] - one["mae_ci_low"] == pytest.approx(2 * half, rel=0.1)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for draw in range(200):
+        error = rng.normal(0, 10, 300)
+        interval = scores(np.full(300, 50.0), 50 + error, resamples=400, seed=draw)
+        covered += interval["mae_ci_low"] < 10 * np.sqrt(2 / np.pi) < interval["mae_ci_high"]
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+def test_predictions_without_a_number_count_as_zero_and_are_reported():
+    truth = np.array([10.0, 20.0])
+    result = evaluate(truth, {"tuned": np.array([10.0, np.nan])}, resamples=10, seed=0)["tuned"]
+    assert result["mae"] == 10 and result["unparsed_rate"] == 0.5 and result["n"] == 2
+
+
+def test_shapes_that_differ_are_refused():
+    for truth, guess in (([1.0], [1.0, 2.0]), ([], []), ([[1.0]], [[1.0]])):
+        with pytest.raises(ValueError, match="equal, non-empty"):
+            scores(truth, guess, resamples=10, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("truth", "guess", "color"),
+    [
+        (100, 139.99, "green"),
+        (100, 140, "orange"),
+        (100, 179.99, "orange"),
+        (100, 180, "red"),
+        (500, 599.99, "green"),
+        (500, 600, "orange"),
+        (500, 699.99, "orange"),
+        (500, 700, "red"),
+        (0, 39.99, "green"),
+        (0, 40, "orange"),
+        (0, 80, "red"),
+    ],
+)
+def test_the_reference_colors_at_their_edges(truth, guess, color):
+    assert reference_colors([truth], [guess]).tolist() == [color]
+
+
+@given(arrays(float, st.integers(2, 50), elements=dollars))
+def test_the_running_mean_ends_at_the_mean_and_its_standard_error(values):
+    mean, half = running_mean(values)
+    assert mean[-1] == pytest.approx(values.mean())
+    expected = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
+    assert half[-1] == pytest.approx(expected, rel=1e-4, abs=1e-3)
+    assert half[0] == 0

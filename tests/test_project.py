@@ -1,0 +1,148 @@
+"""The project's own rules: who imports whom, what a stage depends on, what is committed."""
+
+import ast
+import hashlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from .conftest import ROOT
+
+HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes"}
+MAY_IMPORT_HEAVY = {"base_model", "model_sources", "predictor", "training"}
+MODULES = sorted(path.stem for path in (ROOT / "pricer").glob("*.py"))
+STAGES = sorted(path.stem for path in (ROOT / "stages").glob("[!_]*.py"))
+# what these change reaches a stage only as param values, which DVC tracks
+NOT_TRACKED = {"pricer/errors.py", "pricer/params.py"}
+
+
+def load_yaml(name: str):
+    return YAML(typ="safe", pure=True).load((ROOT / name).read_text())
+
+
+def imports(path: Path) -> set[str]:
+    """Modules that `path` imports when it runs, anywhere in it; not those for type checkers."""
+    tree = ast.parse(path.read_text())
+    for_types = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def library_files(path: Path) -> set[Path]:
+    """Files of the library that `path` imports itself."""
+    names = {name.split(".")[1] for name in imports(path) if name.startswith("pricer.")}
+    return {file for name in names if (file := ROOT / "pricer" / f"{name}.py").is_file()}
+
+
+def closure(path: Path) -> set[str]:
+    found, open_ = {path}, [path]
+    while open_:
+        new = library_files(open_.pop()) - found
+        found |= new
+        open_ += new
+    return {str(file.relative_to(ROOT)) for file in found} - NOT_TRACKED
+
+
+def stage_definitions() -> dict[str, dict]:
+    """Every stage as DVC resolves it, by name."""
+    from dvc.repo import Repo
+
+    with Repo(ROOT) as repo:
+        return {
+            stage.addressing: {
+                "cmd": stage.cmd,
+                "deps": [dep.def_path for dep in stage.deps],
+            }
+            for stage in repo.index.stages
+        }
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_model_code_imports_model_libraries(module):
+    names = {name.split(".")[0] for name in imports(ROOT / "pricer" / f"{module}.py")}
+    assert not names & HEAVY or module in MAY_IMPORT_HEAVY
+    assert "stages" not in names
+    assert not {"pricer.params"} & imports(ROOT / "pricer" / f"{module}.py") or module in (
+        "model_card",
+        "training",
+    )
+
+
+def test_training_and_prediction_do_not_know_each_other():
+    assert "pricer/predictor.py" not in closure(ROOT / "pricer/training.py")
+    assert "pricer/training.py" not in closure(ROOT / "pricer/predictor.py")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_import_the_library_and_no_other_stage(stage):
+    assert not any(name.startswith("stages") for name in imports(ROOT / "stages" / f"{stage}.py"))
+
+
+def test_importing_the_package_alone_is_light():
+    code = f"import pricer, sys; sys.exit(bool(set(sys.modules) & {HEAVY | {'pandas'}!r}))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_dvc_yaml_lists_every_file_a_stage_imports():
+    definitions = stage_definitions()
+    assert set(definitions) == {
+        "fetch@items",
+        "fetch@model",
+        "prompts",
+        "train",
+        "predict@base",
+        "predict@tuned",
+        "evaluate",
+    }
+    for name, stage in definitions.items():
+        script = re.match(r"python -m stages\.(\w+) ", stage["cmd"])[1]
+        code = {dep for dep in stage["deps"] if dep.endswith(".py")}
+        assert code == closure(ROOT / "stages" / f"{script}.py"), name
+
+
+def test_committed_results_come_from_committed_code_and_params():
+    """`dvc.lock` holds the hashes of what made the committed metrics."""
+    lock, params = load_yaml("dvc.lock")["stages"], load_yaml("params.yaml")
+    assert set(lock) == set(stage_definitions())
+    for name, stage in lock.items():
+        for dep in stage["deps"]:
+            if dep["path"].endswith((".py", ".jsonl")):
+                md5 = hashlib.md5((ROOT / dep["path"]).read_bytes()).hexdigest()
+                assert md5 == dep["md5"], f"{dep['path']} changed since {name} ran: dvc repro"
+        for section, values in stage["params"]["params.yaml"].items():
+            assert params[section] == values, f"{section} changed since {name} ran: dvc repro"
+        for out in stage["outs"]:
+            path = ROOT / out["path"]
+            if out["path"].startswith("metrics/") and path.is_file():
+                md5 = hashlib.md5(path.read_bytes()).hexdigest()
+                assert md5 == out["md5"], f"{out['path']} is not what {name} wrote"
+
+
+def test_pins_cover_every_dependency():
+    pins = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    project = (ROOT / "pyproject.toml").read_text()
+    wanted = re.findall(r'^    "([a-z0-9.-]+?)[>=]', project, re.MULTILINE)
+    assert len(wanted) > 20 and not {name.replace(".", "-") for name in wanted} - {
+        pin.replace(".", "-") for pin in pins
+    }
+    assert "torch==2.13.0\n" in (ROOT / "constraints.txt").read_text()

@@ -1,0 +1,221 @@
+import json
+
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+from safetensors import safe_open
+
+from pricer.base_model import load_base_model
+from pricer.errors import ParamsError
+from pricer.params import Lora, Train, read_params
+from pricer.prompts import build_prompts
+from pricer.training import (
+    IGNORED,
+    build_examples,
+    build_trainer,
+    pad_left,
+    run_training,
+    save_adapter,
+)
+
+from .conftest import ROOT
+
+DEFAULT = read_params(ROOT / "params.yaml")
+TINY = {
+    "per_device_train_batch_size": 4,
+    "per_device_eval_batch_size": 4,
+    "validation_size": 8,
+    "num_train_epochs": 1.0,
+    "logging_steps": 1,
+    "eval_steps": 3,
+    "learning_rate": 5e-3,
+}
+
+
+@pytest.fixture(scope="module")
+def prompts(tokenizer, items) -> pd.DataFrame:
+    return build_prompts(tokenizer, items.head(40), cutoff=40, rounded=True)
+
+
+@pytest.fixture
+def make_trainer(base_model_dir, tokenizer, prompts, tmp_path):
+    """Build a trainer on a fresh 4-bit tiny Llama; keywords change train and lora params."""
+
+    def make(*, lora: dict | None = None, bits: int = 4, dtype=torch.bfloat16, **train):
+        model = load_base_model(
+            base_model_dir,
+            device=torch.device("cpu"),
+            dtype=dtype,
+            load_in_4bit=bits == 4,
+            load_in_8bit=bits == 8,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+        )
+        return build_trainer(
+            model,
+            tokenizer,
+            prompts.head(24),
+            prompts.tail(8),
+            lora=Lora(**(DEFAULT.lora.model_dump() | {"r": 4, "lora_alpha": 8} | (lora or {}))),
+            train=Train(**(DEFAULT.train.model_dump() | TINY | train)),
+            dtype=dtype,
+            checkpoints=tmp_path / "checkpoints",
+            curves=tmp_path / "curves",
+        )
+
+    return make
+
+
+def gradients(trainer, batch) -> dict[str, torch.Tensor]:
+    trainer.model.train()
+    trainer.model.zero_grad()
+    trainer.compute_loss(trainer.model, dict(batch)).backward()
+    return {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+def first_batch(trainer, n: int = 4):
+    return pad_left([trainer.train_dataset[row] for row in range(n)], pad_token_id=0)
+
+
+def test_the_prompt_is_never_a_label(tokenizer, prompts):
+    for example, row in zip(build_examples(tokenizer, prompts), prompts.itertuples(), strict=True):
+        counted = [label for label in example["labels"] if label != IGNORED]
+        assert tokenizer.decode(counted) == row.completion + tokenizer.eos_token
+        assert example["labels"][: row.prompt_tokens] == [IGNORED] * row.prompt_tokens
+        assert len(example["input_ids"]) == row.prompt_tokens + row.completion_tokens
+
+
+def test_the_loss_is_the_full_models_over_completion_tokens(make_trainer):
+    trainer = make_trainer(bits=16, dtype=torch.float32)
+    examples = [trainer.train_dataset[row] for row in range(6)]
+    loss = trainer.compute_loss(trainer.model, pad_left(examples, pad_token_id=0))
+    total = count = 0.0
+    for example in examples:  # alone, unpadded, over every position
+        logits = trainer.model(torch.tensor([example["input_ids"]])).logits[0, :-1]
+        labels = torch.tensor(example["labels"][1:])
+        total += F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum").item()
+        count += int((labels != IGNORED).sum())
+    assert loss.item() == pytest.approx(total / count, rel=1e-5)
+
+
+def test_a_prompt_token_has_no_part_in_the_loss_of_another_row(make_trainer):
+    trainer = make_trainer(bits=16, dtype=torch.float32)
+    batch = first_batch(trainer)
+    loss = trainer.compute_loss(trainer.model, dict(batch))
+    batch["input_ids"][batch["attention_mask"] == 0] = 5  # other padding
+    assert trainer.compute_loss(trainer.model, dict(batch)).item() == pytest.approx(loss.item())
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_gradients_are_the_same_before_and_after_an_evaluation(make_trainer, bits):
+    """What bitsandbytes' repacking for inference would break."""
+    trainer = make_trainer(bits=bits)
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B" in name:  # zero at the start, so that A would get no gradient
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
+    batch = first_batch(trainer)
+    before = gradients(trainer, batch)
+    trainer.evaluate()
+    after = gradients(trainer, batch)
+    assert before and all(torch.equal(before[name], after[name]) for name in before)
+    assert all(gradient.abs().sum() > 0 for gradient in before.values())
+
+
+def test_training_moves_the_adapter_alone_and_lowers_the_loss(make_trainer, tmp_path):
+    trainer = make_trainer(num_train_epochs=8.0)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    assert all(not p.any() for name, p in before.items() if "lora_B" in name)
+    metrics = run_training(trainer)
+    for name, parameter in trainer.model.named_parameters():
+        assert torch.equal(before[name], parameter) != ("lora_" in name), name
+        assert "lora_" not in name or parameter.dtype == torch.float32
+    losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
+    assert metrics["steps"] == 48 and sum(losses[-6:]) < 0.7 * sum(losses[:6])
+    curves = {file.stem: pd.read_csv(file, sep="\t") for file in tmp_path.rglob("*.tsv")}
+    assert set(curves) == {"train_loss", "validation_loss", "learning_rate", "grad_norm"}
+    assert curves["train_loss"]["step"].tolist() == list(range(1, 49))
+    assert curves["validation_loss"]["step"].is_unique
+
+
+def test_the_same_seed_gives_the_same_bytes(make_trainer, tmp_path):
+    adapters = []
+    for name in ("one", "two", "other seed"):
+        trainer = make_trainer(seed=1 if name != "other seed" else 2)
+        run_training(trainer)
+        save_adapter(trainer, tmp_path / name, base_model="data/base_model")
+        adapters.append((tmp_path / name / "adapter_model.safetensors").read_bytes())
+        config = (tmp_path / name / "adapter_config.json").read_text()
+    assert adapters[0] == adapters[1] != adapters[2]
+    assert json.loads(config)["target_modules"] == ["k_proj", "o_proj", "q_proj", "v_proj"] or (
+        DEFAULT.lora.target_modules == "all-linear"
+    )
+
+
+def test_the_saved_adapter_is_standard_and_holds_no_base_weights(
+    make_trainer, base_model_dir, tmp_path
+):
+    trainer = make_trainer(bits=16, dtype=torch.float32)
+    run_training(trainer)
+    save_adapter(trainer, tmp_path / "adapter", base_model="data/base_model")
+    with safe_open(tmp_path / "adapter" / "adapter_model.safetensors", "pt") as weights:
+        assert all("lora_" in name for name in weights.keys())  # noqa: SIM118
+    batch = first_batch(trainer)
+    fresh = load_base_model(
+        base_model_dir,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        load_in_4bit=False,
+        load_in_8bit=False,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+    )
+    elsewhere = PeftModel.from_pretrained(fresh, str(tmp_path / "adapter")).eval()
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    with torch.no_grad():
+        expected = trainer.model.eval()(ids, attention_mask=mask).logits
+        assert torch.allclose(elsewhere(ids, attention_mask=mask).logits, expected, atol=1e-5)
+
+
+def test_accumulating_two_batches_is_one_of_twice_the_size(make_trainer):
+    """The loss is normalised over the optimizer step, so the gradients are the same."""
+    trainer = make_trainer(bits=16, dtype=torch.float32)
+    whole = gradients(trainer, first_batch(trainer, 8))
+    count = sum(
+        label != IGNORED for row in range(8) for label in trainer.train_dataset[row]["labels"]
+    )
+    trainer.model.zero_grad()
+    for rows in (range(4), range(4, 8)):
+        half = pad_left([trainer.train_dataset[row] for row in rows], pad_token_id=0)
+        trainer.compute_loss(trainer.model, half, num_items_in_batch=count).backward()
+    for name, parameter in trainer.model.named_parameters():
+        if parameter.requires_grad:
+            assert torch.allclose(parameter.grad, whole[name], atol=1e-6)
+
+
+def test_what_cannot_be_had_here_is_told_before_any_work(make_trainer):
+    with pytest.raises(ParamsError, match="train.optim paged_adamw_32bit needs a GPU"):
+        make_trainer(optim="paged_adamw_32bit")
+    with pytest.raises(ParamsError, match="the base model has no c_attn .it has down_proj, "):
+        make_trainer(lora={"target_modules": ["q_proj", "c_attn"]})
+
+
+def test_a_tracker_that_is_not_installed_is_told(make_trainer, monkeypatch):
+    monkeypatch.setattr("pricer.training.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ParamsError, match="report_to names mlflow: run `pip install mlflow`"):
+        make_trainer(report_to=["mlflow"])
+
+
+def test_left_padding_keeps_positions():
+    batch = pad_left(
+        [
+            {"input_ids": [5, 6], "labels": [-100, 6]},
+            {"input_ids": [7, 8, 9], "labels": [-100, 8, 9]},
+        ],
+        pad_token_id=0,
+    )
+    assert batch["input_ids"].tolist() == [[0, 5, 6], [7, 8, 9]]
+    assert batch["position_ids"].tolist() == [[0, 0, 1], [0, 1, 2]]
+    assert batch["labels"].tolist() == [[-100, -100, 6], [-100, 8, 9]]
+    assert batch["attention_mask"].tolist() == [[0, 1, 1], [1, 1, 1]]
