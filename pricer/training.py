@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from datasets import Dataset
 from dvclive import Live
 from peft import LoraConfig
+from scmrepo.exceptions import SCMError
 from tqdm import tqdm
 from transformers import (
     PreTrainedModel,
@@ -24,7 +25,7 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from pricer.errors import ParamsError
+from pricer.errors import ParamsError, PricerError
 from pricer.params import Lora, Train
 from pricer.prompts import encode_completions, encode_prompts
 
@@ -257,7 +258,7 @@ def build_trainer(
     )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(LossBar)
-    trainer.add_callback(Curves(Live(str(curves), save_dvc_exp=False, dvcyaml=False)))
+    trainer.add_callback(Curves(_open_curves(curves)))
     return trainer
 
 
@@ -290,6 +291,15 @@ def save_adapter(trainer: SFTTrainer, folder: Path, *, base_model: str) -> None:
     if not isinstance(config.target_modules, str):
         config.target_modules = sorted(config.target_modules)
     trainer.model.save_pretrained(str(folder), save_embedding_layers=False)
+
+
+def _open_curves(folder: Path) -> Live:
+    try:
+        return Live(str(folder), save_dvc_exp=False, dvcyaml=False)
+    except SCMError:
+        raise PricerError(
+            "git has no commit here yet, and DVCLive needs one: `git add -A && git commit`"
+        ) from None
 
 
 def _check_available(train: Train, on_cpu: bool) -> None:

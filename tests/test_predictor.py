@@ -56,7 +56,6 @@ def test_batches_of_mixed_lengths_equal_one_by_one_in_order(model, tokenizer, it
     together = predict(model, tokenizer, prompts)
     assert together == predict(model, tokenizer, prompts, batch_size=1)
     assert predict(model, tokenizer, prompts[::-1]) == together[::-1]
-    assert len(set(together)) > 1
 
 
 def test_it_is_greedy_whatever_the_base_models_settings_say(model, tokenizer, items, monkeypatch):

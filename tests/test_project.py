@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -146,3 +147,36 @@ def test_pins_cover_every_dependency():
         pin.replace(".", "-") for pin in pins
     }
     assert "torch==2.13.0\n" in (ROOT / "constraints.txt").read_text()
+
+
+def test_the_readmes_results_are_the_committed_ones():
+    metrics = json.loads((ROOT / "metrics/evaluate.json").read_text())
+    readme = (ROOT / "README.md").read_text()
+    assert f"on {metrics['n']} test products" in readme
+    for label, scores in (
+        ("tuned model", metrics),
+        ("base model", metrics["base"]),
+        ("constant", metrics["constant"]),
+    ):
+        interval = f"{scores['mae_ci_low']:.2f} to {scores['mae_ci_high']:.2f}"
+        row = f"| {label} | ${scores['mae']:.2f} | {interval} | {scores['r2']:.2f} |"
+        assert row in readme
+    assert f"| floor | ${metrics['floor_mae']:.2f} | | |" in readme
+
+
+def test_the_readmes_defaults_are_the_committed_params():
+    params = load_yaml("params.yaml")
+    rows = re.findall(r"^\| `([a-z_0-9.]+)` \| `([^`]+)` \|", (ROOT / "README.md").read_text(), re.M)
+    assert len(rows) >= 10
+    for key, default in rows:
+        value = params
+        for part in key.split("."):
+            value = value[part]
+        assert default in (str(value), str(value).lower()), key
+
+
+def test_params_page_names_every_knob():
+    page = (ROOT / "docs/params.md").read_text()
+    for section in ("items", "model", "prompts", "quantization", "predict", "evaluate"):
+        for key in load_yaml("params.yaml")[section]:
+            assert f"`{key}" in page, f"{section}.{key}"

@@ -98,43 +98,39 @@ def set_params(folder: Path, values: dict[str, object]) -> None:
 
 
 @pytest.fixture(scope="session")
-def make_project(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
-    """Return a function that clones the working tree into a new folder, set up to be tiny."""
+def reproduced(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A clone of the working tree, set up to be tiny, after `dvc repro`, committed.
 
-    def make() -> Project:
-        folder = tmp_path_factory.mktemp("project")
-        environment = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "GIT_CONFIG_GLOBAL": os.devnull,
-            "DVC_NO_ANALYTICS": "1",
-        }
-        for name in ("GIT_AUTHOR", "GIT_COMMITTER"):
-            environment |= {f"{name}_NAME": "tests", f"{name}_EMAIL": "tests@localhost"}
-        project = Project(folder, environment)
-        listed = subprocess.run(
-            ["git", "ls-files", "-co", "--exclude-standard", "-z"],
-            cwd=ROOT,
-            capture_output=True,
-            check=True,
-        ).stdout.decode()
-        for name in filter(None, listed.split("\0")):
-            if (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, folder / name)
-        set_params(folder, TINY | {"model.path": str(base_model_dir)})
-        project.run("git", "init", "-q", "-b", "main")
-        project.run("git", "add", "-A")
-        project.run("git", "commit", "-qm", "clone")
-        return project
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def reproduced(make_project) -> Project:
-    """A project after `dvc repro`, committed. Tests leave it as they found it."""
-    project = make_project()
+    Tests leave it as they found it.
+    """
+    project = clone(tmp_path_factory.mktemp("project"))
+    set_params(project.folder, TINY | {"model.path": str(base_model_dir)})
+    project.run("git", "init", "-q", "-b", "main")
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-qm", "clone")
     project.run("dvc", "repro")
     project.run("git", "add", "-A")
     project.run("git", "commit", "-qm", "reproduced")
     return project
+
+
+def clone(folder: Path) -> Project:
+    """Copy what git knows of the working tree, or would not ignore, to `folder`."""
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "DVC_NO_ANALYTICS": "1",
+    }
+    for name in ("GIT_AUTHOR", "GIT_COMMITTER"):
+        environment |= {f"{name}_NAME": "tests", f"{name}_EMAIL": "tests@localhost"}
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    return Project(folder, environment)
