@@ -166,7 +166,9 @@ def test_the_readmes_results_are_the_committed_ones():
 
 def test_the_readmes_defaults_are_the_committed_params():
     params = load_yaml("params.yaml")
-    rows = re.findall(r"^\| `([a-z_0-9.]+)` \| `([^`]+)` \|", (ROOT / "README.md").read_text(), re.M)
+    rows = re.findall(
+        r"^\| `([a-z_0-9.]+)` \| `([^`]+)` \|", (ROOT / "README.md").read_text(), re.M
+    )
     assert len(rows) >= 10
     for key, default in rows:
         value = params
