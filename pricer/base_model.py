@@ -1,6 +1,7 @@
 """The base model: its tokenizer, its quantized weights, and the device and precision for both."""
 
 import logging
+import warnings
 from pathlib import Path
 
 import torch
@@ -19,6 +20,8 @@ from pricer.errors import BaseModelError
 disable_progress_bar()
 # it offers a faster path for packed 4-bit weights, which are never packed here (keep_unpacked)
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+# peft reads a property of the model by the name it had before transformers 5.20
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 
 
 def choose_device(requested: str) -> torch.device:
@@ -91,6 +94,8 @@ def load_base_model(
     Raises:
         BaseModelError: the folder cannot be loaded.
     """
+    if not (folder / "config.json").is_file():  # the library would ask the Hub for such a name
+        raise BaseModelError(f"{folder}: no base model there (no config.json): dvc repro fetch")
     quantization = None
     if load_in_4bit or load_in_8bit:
         quantization = BitsAndBytesConfig(

@@ -6,6 +6,7 @@ that is asked is the noise-free price times log-normal noise, rounded to a charm
 of a perfect reader of the text is known too.
 """
 
+import itertools
 import random
 import string
 from collections.abc import Callable, Iterator
@@ -900,6 +901,12 @@ CATALOG: dict[str, tuple[Family, ...]] = {
 }
 
 _FAMILIES = [(category, kind) for category, kinds in CATALOG.items() for kind in kinds]
+# a few kinds make up most of what a shop sells: a category's first ones are its best sellers
+_POPULARITY = list(
+    itertools.accumulate(
+        1 / place**2 for kinds in CATALOG.values() for place in range(1, len(kinds) + 1)
+    )
+)
 _CATEGORY_BRANDS = {
     # every category has brands of every tier, but not the same ones
     category: [brand for place, brand in enumerate(BRANDS) if (place + number) % 5 < 2]
@@ -931,7 +938,7 @@ def generate_products(
 
 
 def _product(rng: random.Random, noise: float) -> dict[str, str | float]:
-    category, kind = rng.choice(_FAMILIES)
+    [(category, kind)] = rng.choices(_FAMILIES, cum_weights=_POPULARITY)
     brand = rng.choice(_CATEGORY_BRANDS[category])
     noun = rng.choice(kind.names.split("|"))
     noise_free = kind.price * BRANDS[brand]

@@ -2,7 +2,6 @@
 
 import importlib.util
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,6 @@ from trl import SFTConfig, SFTTrainer
 from pricer.errors import ParamsError, PricerError
 from pricer.params import Lora, Train
 from pricer.prompts import encode_completions, encode_prompts
-
-# peft reads a property of the model by the name it had before transformers 5.20
-warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 
 IGNORED = -100  # the label of a token that does not count in the loss
 
