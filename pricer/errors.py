@@ -8,6 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+# libraries wrap the system's error in types of their own (SQLite under DVC too); the words stay
+DISK_FULL_WORDS = (
+    "No space left on device",
+    "File too large",
+    "disk is full",
+    "disk I/O error",
+)
 
 
 class PricerError(Exception):
@@ -32,9 +39,8 @@ def explain(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    # libraries wrap the system's error in types of their own; the words stay
     full = isinstance(error, OSError) and error.errno in DISK_FULL
-    if full or "No space left on device" in str(error) or "File too large" in str(error):
+    if full or any(words in str(error) for words in DISK_FULL_WORDS):
         where = getattr(error, "filename", None) or Path.cwd()
         return f"no disk space left for {where}: free some space, then run the same command again"
     if isinstance(error, OSError) and error.filename:

@@ -1,5 +1,6 @@
 """One thin script per stage: read paths and params, call pricer, write outputs."""
 
+import importlib.util
 import os
 import signal
 import sys
@@ -13,9 +14,8 @@ def _interrupted(*_: object) -> None:
 
 signal.signal(signal.SIGINT, _interrupted)
 
-try:
-    import pydantic  # noqa: F401  any dependency tells whether this is the project's environment
-except ModuleNotFoundError:
+# other environments may have some of the dependencies; hardly one has these
+if not all(map(importlib.util.find_spec, ("dvclive", "peft", "pydantic"))):
     sys.exit(
         f"{sys.executable} lacks pricer's dependencies: "
         "use `make repro`, or `source .venv/bin/activate` first"
