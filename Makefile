@@ -12,7 +12,7 @@ help:  ## show this list
 
 repro: .venv/ready  ## run the pipeline: fetch, prompts, train, predict, evaluate
 	@dvc repro
-	@dvc metrics show metrics/evaluate.json
+	@cat metrics/report.md
 
 test: .venv/ready  ## run the tests, pipelines included
 	@python -m pytest

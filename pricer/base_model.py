@@ -106,7 +106,7 @@ def load_base_model(
             bnb_4bit_compute_dtype=dtype,
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             device_map={"": device},
@@ -116,6 +116,7 @@ def load_base_model(
             attn_implementation="eager" if device.type == "cpu" else "sdpa",
             local_files_only=True,
             use_safetensors=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if isinstance(error, torch.OutOfMemoryError):
@@ -123,6 +124,9 @@ def load_base_model(
         raise BaseModelError(
             f"{folder}: cannot load the base model ({_first_line(error)})"
         ) from error
+    missing = sorted(loading["missing_keys"])
+    if missing:  # the library would make random ones
+        raise BaseModelError(f"{folder}: no weights for {', '.join(missing[:3])} ({len(missing)})")
     keep_unpacked(model)
     return model.eval()
 

@@ -138,6 +138,9 @@ def convert_gguf(gguf: Path, out: Path) -> None:
 
     A model loaded from GGUF counts as quantized and refuses to be saved, so its weights move to a
     fresh model of the same configuration.
+
+    Raises:
+        BaseModelError: the file lacks some of the model's weights.
     """
     # transformers takes seconds to import: only a conversion pays for it
     import torch
@@ -147,9 +150,12 @@ def convert_gguf(gguf: Path, out: Path) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    loaded = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+    loaded, loading = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True
     )
+    missing = sorted(loading["missing_keys"])
+    if missing:  # the library would make random ones
+        raise BaseModelError(f"{gguf.name}: no weights for {', '.join(missing[:3])}, ...")
     values = loaded.config.to_dict()
     for key in ("quantization_config", "_model_name_or_path", "dtype"):
         values.pop(key, None)

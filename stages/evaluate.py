@@ -11,10 +11,11 @@ from pricer.files import read_parquet, write_json, writing
 from pricer.items import read_items
 from pricer.metrics import evaluate, mae, reference_colors, running_mean
 from pricer.params import read_params
+from pricer.report import score_table
 
 
 def main(items_dir: Path, base_file: Path, tuned_file: Path, metrics_dir: Path) -> None:
-    """Write `evaluate.json`, two charts and their data to `metrics_dir`."""
+    """Write `evaluate.json`, `report.md`, two charts and their data to `metrics_dir`."""
     params = read_params().evaluate
     items = read_items(items_dir, "test").set_index("id")
     tuned, base = read_parquet(tuned_file), read_parquet(base_file)
@@ -39,6 +40,12 @@ def main(items_dir: Path, base_file: Path, tuned_file: Path, metrics_dir: Path) 
         floor = {"floor_mae": mae(truth, noise_free[tuned["id"]].to_numpy(float))}
     headline = scores.pop("tuned")
     write_json(metrics_dir / "evaluate.json", headline | floor | scores)
+    report = score_table(
+        {"tuned model": headline, "base model": scores["base"], "constant": scores["constant"]},
+        floor.get("floor_mae"),
+    )
+    with writing(metrics_dir / "report.md") as partial:
+        partial.write_text(report, encoding="utf-8")
 
     guess = tuned["greedy"].fillna(0).to_numpy(float)
     error = np.abs(guess - truth)
@@ -65,8 +72,6 @@ def main(items_dir: Path, base_file: Path, tuned_file: Path, metrics_dir: Path) 
     with writing(metrics_dir / "plots", folder=True) as partial:
         for name, columns in plots.items():
             write_json(partial / f"{name}.json", pd.DataFrame(columns).to_dict(orient="records"))
-    others = ", ".join(f"{name} ${score['mae']:.2f}" for name, score in scores.items())
-    print(f"tuned {title}; {others}")
 
 
 if __name__ == "__main__":

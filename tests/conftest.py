@@ -76,5 +76,7 @@ def make_base_model(folder: Path, texts: list[str]) -> Path:
             tie_word_embeddings=True,
         )
     )
+    # the tied output layer stays frozen: at the usual scale no adapter could move its logits far
+    model.get_input_embeddings().weight.data.mul_(10)
     model.to(torch.bfloat16).save_pretrained(folder)
     return folder

@@ -2,6 +2,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pricer.base_model import (
     choose_device,
@@ -83,14 +84,31 @@ def test_the_guard_is_needed_where_it_is_applied(base_model_dir):
     assert not any(layer.support_avx512bf16_for_cpu for layer in layers)
 
 
-@pytest.mark.parametrize("lost", ["model.safetensors", "config.json"])
-def test_a_broken_model_folder_ends_in_one_line(base_model_dir, tmp_path, lost):
+@pytest.mark.parametrize(
+    ("lost", "says"),
+    [
+        ("model.safetensors", "broken: cannot load the base model"),
+        ("config.json", "broken: no base model there"),
+    ],
+)
+def test_a_broken_model_folder_ends_in_one_line(base_model_dir, tmp_path, lost, says):
     folder = tmp_path / "broken"
     shutil.copytree(base_model_dir, folder)
     (folder / lost).unlink()
-    with pytest.raises(BaseModelError, match="broken: cannot load the base model") as error:
+    with pytest.raises(BaseModelError, match=says) as error:
         load(folder)
     assert "\n" not in str(error.value)
+
+
+def test_weights_that_lack_a_layer_are_refused(base_model_dir, tmp_path):
+    """The library would fill the gap with random numbers, and only warn."""
+    folder = tmp_path / "broken"
+    shutil.copytree(base_model_dir, folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BaseModelError, match="broken: no weights for model.layers.1.mlp.up_proj"):
+        load(folder)
 
 
 def test_truncated_weights_and_tokenizer_end_in_one_line(base_model_dir, tmp_path):

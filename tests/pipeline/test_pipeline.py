@@ -78,18 +78,21 @@ def test_the_adapter_loads_elsewhere_and_says_what_made_it(reproduced, base_mode
     assert "loss" not in card and "MAE" not in card
 
 
-def test_a_knob_reruns_what_depends_on_it(reproduced):
-    reproduced.set(lora__r=2)
+@pytest.mark.parametrize(
+    ("knob", "value", "stages"),
+    [
+        ("lora__r", 2, {"train", "predict@tuned"}),
+        ("evaluate__seed", 7, {"evaluate"}),
+    ],
+)
+def test_a_knob_reruns_what_depends_on_it(reproduced, knob, value, stages):
+    reproduced.set(**{knob: value})
     try:
-        assert ran(reproduced.run("dvc", "repro", "--dry").stdout) == {
-            "train",
-            "predict@tuned",
-            "evaluate",
-        }
-        reproduced.set(lora__r=4, evaluate__seed=7)
-        assert ran(reproduced.run("dvc", "repro", "--dry").stdout) == {"evaluate"}
+        # the tiny model may well say the same prices, which need no second evaluation
+        assert stages <= ran(reproduced.run("dvc", "repro").stdout) <= stages | {"evaluate"}
     finally:
-        reproduced.run("git", "checkout", "params.yaml")
+        reproduced.run("git", "checkout", "params.yaml", "dvc.lock", "metrics")
+        reproduced.run("dvc", "checkout")
     assert not ran(reproduced.run("dvc", "repro", "--dry").stdout)
 
 
@@ -121,7 +124,8 @@ def test_the_readmes_commands_run(reproduced, tmp_path):
     for command in commands:
         done = project.run(*shlex.split(command))
         if "metrics diff" in command:
-            assert re.search(r"evaluate.json +mae ", done.stdout)
+            assert re.search(r"prompts.json +example_tokens_max ", done.stdout)
+            assert re.search(r"train.json +validation_loss ", done.stdout)
     metrics = json.loads((project.folder / "metrics/evaluate.json").read_text())
     assert metrics["n"] == 8 and "floor_mae" not in metrics  # of the last run, the user's products
 
