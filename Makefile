@@ -4,11 +4,11 @@ BIN := .venv/bin
 # the stages and DVC find the environment's own python first
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test lint format clean
+.PHONY: help repro test test-llama3 bench lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 repro: .venv/ready  ## run the pipeline: fetch, prompts, train, predict, evaluate
 	@dvc repro
@@ -16,6 +16,13 @@ repro: .venv/ready  ## run the pipeline: fetch, prompts, train, predict, evaluat
 
 test: .venv/ready  ## run the tests, pipelines included
 	@python -m pytest
+
+test-llama3: .venv/ready  ## run the tests on the real Llama-3 vocabulary (7 MB, fetched)
+	@python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt tiktoken
+	@python -m pytest -m llama3
+
+bench: .venv/ready  ## time prediction against the reference loop, on what `make repro` left
+	@python -m bench.predict
 
 lint: .venv/ready  ## check style and types
 	@ruff check .

@@ -1,1 +1,7 @@
 """Teach a language model what things cost."""
+
+import logging
+
+# bitsandbytes says as it is imported, by whichever module, that a faster path for packed 4-bit
+# weights is missing; they are never packed here (pricer.base_model)
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

@@ -1,6 +1,5 @@
 """The base model: its tokenizer, its quantized weights, and the device and precision for both."""
 
-import logging
 import warnings
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from transformers.utils.logging import disable_progress_bar
 from pricer.errors import BaseModelError
 
 disable_progress_bar()
-# it offers a faster path for packed 4-bit weights, which are never packed here (keep_unpacked)
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 # peft reads a property of the model by the name it had before transformers 5.20
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from pricer.files import writing
-from pricer.metrics import running_mean
+from pricer.metrics import calibration_curve, running_mean
 
 matplotlib.use("Agg")
 
@@ -75,4 +76,36 @@ def running_error(path: Path, absolute_errors: ArrayLike, title: str) -> None:
     axes.set_xlim(1, max(len(mean), 2))
     axes.set_ylim(0, float((mean + half)[len(mean) // 20 :].max()) * 1.1 + 1)
     axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def calibration(path: Path, pit: ArrayLike) -> None:
+    """Draw the share of products below the predicted quantile of each level, with y = x."""
+    levels, shares = calibration_curve(pit)
+    title = f"Predicted quantiles before calibration (n = {len(np.asarray(pit))})"
+    figure, axes = _figure(title, "level of the quantile", "share of prices below", square=True)
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="honest")
+    axes.plot(levels, shares, color=BLUE, label="tuned model")
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.legend(frameon=False, loc="upper left")
+    _save(figure, path)
+
+
+def interval_widths(path: Path, predictions: pd.DataFrame) -> None:
+    """Draw the calibrated 80% interval of each product, in the order of its median."""
+    table = predictions.sort_values("median", kind="stable").reset_index(drop=True)
+    inside = table["price"].between(table["low_80"], table["high_80"])
+    title = f"Calibrated 80% intervals: {inside.mean():.0%} of {len(table)} prices inside"
+    figure, axes = _figure(title, "product, by median estimate", "price (USD)")
+    axes.fill_between(
+        table.index, table["low_80"], table["high_80"], color=BLUE, alpha=0.2, label="interval"
+    )
+    axes.plot(table.index, table["median"], color=BLUE, linewidth=1, label="median")
+    for name, rows in (("green", inside), ("red", ~inside)):
+        color, marker = VERDICTS[name]
+        label = f"price {'inside' if name == 'green' else 'outside'}"
+        axes.scatter(
+            table.index[rows], table["price"][rows], s=10, c=color, marker=marker, label=label
+        )
+    axes.legend(frameon=False, loc="upper left")
     _save(figure, path)

@@ -1,8 +1,10 @@
 """Scores in dollars: pure NumPy, each with a bootstrap interval."""
 
+import re
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
@@ -85,6 +87,114 @@ def _bootstrap(
         low, high = np.quantile(np.concatenate(values), [tail, 1 - tail])
         intervals[name] = (float(low), float(high))
     return intervals
+
+
+def pinball(y_true: ArrayLike, quantiles: ArrayLike, level: float) -> float:
+    """Mean quantile loss, USD, lower is better (Koenker and Bassett 1978).
+
+    Args:
+        y_true: (n,) USD.
+        quantiles: (n,) USD, predicted to be above the truth with probability `level`.
+        level: between 0 and 1.
+    """
+    short = np.asarray(y_true, dtype=float) - np.asarray(quantiles, dtype=float)
+    return float(np.maximum(level * short, (level - 1) * short).mean())
+
+
+def interval_score(y_true: ArrayLike, low: ArrayLike, high: ArrayLike, level: float) -> float:
+    """Mean interval score, USD, lower is better: the width, and what misses cost.
+
+    Source: Gneiting and Raftery (2007), eq. 43, for the central interval of probability `level`.
+    """
+    truth, low, high = (np.asarray(part, dtype=float) for part in (y_true, low, high))
+    missed = np.maximum(low - truth, 0) + np.maximum(truth - high, 0)
+    return float((high - low + 2 / (1 - level) * missed).mean())
+
+
+def coverage(y_true: ArrayLike, low: ArrayLike, high: ArrayLike) -> float:
+    """Share of products whose price lies within their interval, its ends included."""
+    truth = np.asarray(y_true, dtype=float)
+    return float(((truth >= np.asarray(low)) & (truth <= np.asarray(high))).mean())
+
+
+def paired_difference(
+    y_true: Floats, one: Floats, other: Floats, *, resamples: int, seed: int
+) -> dict[str, float]:
+    """Return the mean absolute error of `one` less that of `other`, with its 95% interval, USD.
+
+    The bootstrap resamples products, each with both errors: what they share cancels out.
+    """
+    difference = np.abs(one - y_true) - np.abs(other - y_true)
+    rng = np.random.default_rng(seed)
+    n = len(difference)
+    means = np.concatenate(
+        [
+            difference[rng.integers(n, size=(min(CHUNK, resamples - start), n))].mean(axis=1)
+            for start in range(0, resamples, CHUNK)
+        ]
+    )
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return {"mae": float(difference.mean()), "mae_ci_low": float(low), "mae_ci_high": float(high)}
+
+
+def point_scores(predictions: pd.DataFrame, *, resamples: int, seed: int) -> dict[str, Any]:
+    """Return the mean absolute error of each point estimate, USD, and what the median gains.
+
+    Args:
+        predictions: price, greedy, mode, median, mean; a greedy NaN counts as $0.
+        resamples: bootstrap resamples.
+        seed: of the resampling.
+    """
+    price = predictions["price"].to_numpy(float)
+    points = {
+        name: predictions[name].fillna(0).to_numpy(float)
+        for name in ("greedy", "mode", "median", "mean")
+    }
+    return {name: {"mae": mae(price, values)} for name, values in points.items()} | {
+        "median_minus_greedy": paired_difference(
+            price, points["median"], points["greedy"], resamples=resamples, seed=seed
+        )
+    }
+
+
+def calibration_curve(pit: ArrayLike) -> tuple[Floats, Floats]:
+    """Return levels, and the share of products below the quantile of each level.
+
+    For an honest distribution the two are equal.
+    """
+    values, levels = np.sort(np.asarray(pit, dtype=float)), np.arange(0, 101) / 100
+    return levels, np.searchsorted(values, levels, side="right") / len(values)
+
+
+def interval_scores(predictions: pd.DataFrame, levels: tuple[int, ...]) -> dict[str, float]:
+    """Return the scores of the intervals of a predictions table, calibrated and raw.
+
+    Args:
+        predictions: price, crps, price_mass, dropped_mass, q05 to q95, low_80, raw_low_80, ...
+        levels: of the intervals, percent.
+    """
+    price = predictions["price"].to_numpy(float)
+    losses = [
+        pinball(price, predictions[name], int(name[1:]) / 100)
+        for name in map(str, predictions)
+        if re.fullmatch(r"q\d\d", name)
+    ]
+    result = {
+        "crps": float(predictions["crps"].mean()),
+        "pinball": float(np.mean(losses)),
+        "price_mass": float(predictions["price_mass"].mean()),
+        "dropped_mass": float(predictions["dropped_mass"].mean()),
+    }
+    for level in levels:
+        for kind in ("", "raw_"):
+            low, high = predictions[f"{kind}low_{level}"], predictions[f"{kind}high_{level}"]
+            result |= {
+                f"{kind}coverage_{level}": coverage(price, low, high),
+                f"{kind}width_{level}": float((high - low).mean()),
+                f"{kind}width_{level}_median": float((high - low).median()),
+                f"{kind}interval_score_{level}": interval_score(price, low, high, level / 100),
+            }
+    return result
 
 
 def reference_colors(y_true: ArrayLike, y_pred: ArrayLike) -> NDArray[np.str_]:

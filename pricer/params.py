@@ -194,9 +194,13 @@ class Train(Section):
 
 
 class Predict(Section):
-    """Prediction on the test split."""
+    """Prediction on the test split, intervals calibrated on the validation split."""
 
     batch_size: Count
+    point: Literal["median", "mean", "mode", "greedy"]
+    max_price: Annotated[int, Field(ge=1, le=99_999)]
+    max_dropped_mass: Share
+    calibration_size: Count
     max_new_tokens: Count
 
 

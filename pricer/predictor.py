@@ -1,19 +1,205 @@
-"""Prediction: prompts in batches to greedy text, text to a price."""
+"""Prediction: descriptions to prompts, prompts in batches to distributions over prices."""
 
+import json
 import re
 import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from peft import PeftModel
 from safetensors import SafetensorError
 from tqdm import tqdm
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from pricer.errors import BaseModelError
-from pricer.prompts import encode_prompts
+from pricer.base_model import choose_device, choose_dtype, load_base_model, load_tokenizer
+from pricer.distribution import calibrated, interval, mean, mode, quantile
+from pricer.errors import BaseModelError, ItemsError, PricerError
+from pricer.items import clean_text
+from pricer.params import read_params
+from pricer.price_tokens import PriceTrie, build_price_trie, score_prices
+from pricer.prompts import build_prompt, cut_summaries, encode_prompts
 
 _NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
+
+
+@dataclass(frozen=True)
+class PriceDistributions:
+    """What a model says about n prices.
+
+    Attributes:
+        probabilities: (n, max_price + 1), of each whole-dollar price; rows sum to 1.
+        price_mass: (n,), the probability before normalisation that a price comes next.
+        dropped_mass: (n,), the share of the price mass, at most, that was left out unseen.
+        greedy_texts: the n most likely continuations, token by token; empty where not asked for.
+    """
+
+    probabilities: NDArray[np.float64]
+    price_mass: NDArray[np.float64]
+    dropped_mass: NDArray[np.float64]
+    greedy_texts: list[str]
+
+
+@dataclass(frozen=True)
+class PriceEstimate:
+    """What a model says about the price of one product.
+
+    Attributes:
+        price_usd: the point estimate.
+        low_usd: lower end of the calibrated interval.
+        high_usd: its upper end.
+        interval: its level, percent.
+        price_mass: the probability that a price comes next at all.
+        dropped_mass: the share of it, at most, that was left out unseen.
+        truncated: whether the description was cut to `prompts.cutoff` tokens.
+        probabilities: (max_price + 1,) of each whole-dollar price, where asked for.
+    """
+
+    price_usd: float
+    low_usd: float
+    high_usd: float
+    interval: int
+    price_mass: float
+    dropped_mass: float
+    truncated: bool
+    probabilities: NDArray[np.float64] | None = None
+
+
+class Predictor:
+    """A base model with its adapter and calibration, ready to price products from any thread."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        offsets: dict[str, float],
+        cutoff: int,
+        point: str,
+        max_price: int,
+        max_dropped_mass: float,
+        batch_size: int,
+        max_new_tokens: int,
+    ) -> None:
+        """Take a loaded model; the rest are params of the same name.
+
+        Args:
+            model: in evaluation mode.
+            tokenizer: the base model's.
+            offsets: conformal offset by level in percent, from `calibration_offsets`.
+            cutoff: tokens of a description that are kept.
+            point: the estimate to give where a call does not say: median, mean, mode or greedy.
+            max_price: highest price that is considered, USD.
+            max_dropped_mass: see `score_prices`.
+            batch_size: products a forward pass.
+            max_new_tokens: of the greedy text, where that is the point estimate.
+        """
+        self.model = model
+        self.tokenizer = tokenizer
+        self.offsets = offsets
+        self.cutoff = cutoff
+        self.point = point
+        self.max_new_tokens = max_new_tokens
+        self.settings = {
+            "max_price": max_price,
+            "max_dropped_mass": max_dropped_mass,
+            "batch_size": batch_size,
+        }
+        # the model's own buffers are shared: one batch at a time
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_pipeline(cls, root: Path = Path()) -> "Predictor":
+        """Load what `dvc repro` left in `root`: base model, adapter and calibration.
+
+        Raises:
+            PricerError: something is missing or does not fit.
+        """
+        params = read_params(root / "params.yaml")
+        base, adapter = root / "data/base_model", root / "data/adapter"
+        calibration = root / "data/predictions/tuned_calibration.json"
+        for needed in (base, adapter, calibration):
+            if not needed.exists():
+                raise PricerError(f"{needed} is missing: run `make repro` or `dvc checkout` first")
+        device = choose_device(params.quantization.device)
+        dtype = choose_dtype(params.quantization.dtype, device)
+        quantization = params.quantization.model_dump(exclude={"device", "dtype"})
+        model = load_base_model(base, device=device, dtype=dtype, **quantization)
+        return cls(
+            load_adapter(model, adapter, dtype),
+            load_tokenizer(base),
+            offsets=json.loads(calibration.read_text(encoding="utf-8"))["offsets"],
+            cutoff=params.prompts.cutoff,
+            **params.predict.model_dump(exclude={"calibration_size"}),
+        )
+
+    def predict(
+        self,
+        products: Sequence[str | Mapping[str, object]],
+        *,
+        point: str | None = None,
+        level: int = 80,
+        distribution: bool = False,
+    ) -> list[PriceEstimate]:
+        """Return an estimate for each product, in order.
+
+        Args:
+            products: descriptions, or items with a `summary`.
+            point: median, mean, mode or greedy; None for what `predict.point` says.
+            level: of the interval, whole percent from 1 to 99.
+            distribution: keep the probability of every price.
+
+        Raises:
+            ItemsError: a description is empty.
+            PricerError: the interval cannot be calibrated on the products there were.
+        """
+        point = point or self.point
+        if str(level) not in self.offsets:
+            raise PricerError(
+                f"an interval of {level}% cannot be had: "
+                f"calibrated are {min(map(int, self.offsets))} to {max(map(int, self.offsets))}%"
+            )
+        texts = [
+            clean_text(product if isinstance(product, str) else product.get("summary", ""))
+            for product in products
+        ]
+        if not all(texts):
+            raise ItemsError(f"product {texts.index('') + 1}: no description")
+        summaries, tokens = cut_summaries(self.tokenizer, texts, self.cutoff)
+        with self._lock:
+            found = predict_distributions(
+                self.model,
+                self.tokenizer,
+                [build_prompt(summary) for summary in summaries],
+                max_new_tokens=self.max_new_tokens if point == "greedy" else 0,
+                **self.settings,  # type: ignore[arg-type]
+            )
+        points = {"median": lambda p: quantile(p, 0.5), "mean": mean, "mode": mode}
+        if point == "greedy":
+            prices = np.array([parse_price(text) or 0.0 for text in found.greedy_texts])
+        else:
+            prices = points[point](found.probabilities)
+        low, high = calibrated(
+            *interval(found.probabilities, level / 100), self.offsets[str(level)]
+        )
+        return [
+            PriceEstimate(
+                price_usd=float(prices[row]),
+                low_usd=round(float(low[row]), 2),
+                high_usd=round(float(high[row]), 2),
+                interval=level,
+                price_mass=float(found.price_mass[row]),
+                dropped_mass=float(found.dropped_mass[row]),
+                truncated=tokens[row] > self.cutoff,
+                probabilities=found.probabilities[row] if distribution else None,
+            )
+            for row in range(len(texts))
+        ]
 
 
 def parse_price(text: str) -> float | None:
@@ -44,56 +230,150 @@ def load_adapter(base_model: PreTrainedModel, folder: Path, dtype: torch.dtype) 
     return model
 
 
-@torch.inference_mode()
-def predict_texts(
+def predict_distributions(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[str],
     *,
+    max_price: int,
+    max_dropped_mass: float,
     batch_size: int,
     max_new_tokens: int,
-) -> list[str]:
-    """Continue each prompt with the most likely tokens; nothing is sampled.
+) -> PriceDistributions:
+    """Return the distribution over the price of each prompt, in the order of `prompts`.
 
     Args:
-        model: base model, with or without an adapter.
+        model: base model, with or without an adapter, in evaluation mode.
         tokenizer: the base model's.
         prompts: texts that end with the price prefix.
-        batch_size: prompts a forward pass; they are batched by length.
-        max_new_tokens: tokens generated at most.
-
-    Returns:
-        The continuations without special tokens, in the order of `prompts`.
+        max_price: highest price that is considered, USD.
+        max_dropped_mass: see `score_prices`.
+        batch_size: prompts a forward pass, batched by length; halved when memory runs out.
+        max_new_tokens: of the greedy continuation; 0 for none.
     """
+    trie = build_price_trie(tokenizer, max_price)
     encoded = encode_prompts(tokenizer, prompts)
     order = sorted(range(len(encoded)), key=lambda row: len(encoded[row]), reverse=True)
-    # nothing of the base model's own generation settings, which may sample
-    settings = GenerationConfig(
-        do_sample=False,
-        num_beams=1,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    device = model.device
-    texts = [""] * len(prompts)
-    interval = 0.1 if sys.stderr.isatty() else 30
-    with tqdm(total=len(prompts), desc="predict", unit="item", mininterval=interval) as bar:
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            longest = len(encoded[rows[0]])
-            input_ids = torch.full((len(rows), longest), int(tokenizer.pad_token_id))
-            attention_mask = torch.zeros_like(input_ids)
-            for place, row in enumerate(rows):
-                input_ids[place, longest - len(encoded[row]) :] = torch.tensor(encoded[row])
-                attention_mask[place, longest - len(encoded[row]) :] = 1
-            generated = model.generate(
-                input_ids=input_ids.to(device),
-                attention_mask=attention_mask.to(device),
-                generation_config=settings,
-            )
-            continued = tokenizer.batch_decode(generated[:, longest:], skip_special_tokens=True)
-            for row, text in zip(rows, continued, strict=True):
+    probabilities = np.empty((len(prompts), max_price + 1))
+    price_mass, dropped_mass = np.empty(len(prompts)), np.empty(len(prompts))
+    texts = [""] * len(prompts) if max_new_tokens else []
+    refresh_s = 0.1 if sys.stderr.isatty() else 30
+    done = 0
+    with (
+        _contiguous_output_layer(model),
+        tqdm(
+            total=len(prompts),
+            desc="predict",
+            unit="item",
+            mininterval=refresh_s,
+            disable=len(prompts) <= batch_size,  # over before a bar says anything
+        ) as bar,
+    ):
+        while done < len(order):
+            rows = order[done : done + batch_size]
+            try:
+                log_probs, dropped, generated = _predict_batch(
+                    model,
+                    tokenizer,
+                    trie,
+                    [encoded[row] for row in rows],
+                    max_dropped_mass=max_dropped_mass,
+                    max_new_tokens=max_new_tokens,
+                )
+            except RuntimeError as error:
+                if not _is_out_of_memory(error) or batch_size == 1:
+                    raise
+                batch_size = batch_size // 2
+                bar.write(f"out of memory: predict.batch_size {batch_size} from here on")
+                continue
+            mass = np.exp(log_probs)
+            price_mass[rows] = mass.sum(axis=1)
+            dropped_mass[rows] = dropped / (price_mass[rows] + dropped)
+            # relative to the likeliest price: also where the whole mass is next to nothing
+            relative = np.exp(log_probs - log_probs.max(axis=1, keepdims=True))
+            probabilities[rows] = relative / relative.sum(axis=1, keepdims=True)
+            for row, text in zip(rows, generated, strict=bool(generated)):
                 texts[row] = text
+            done += len(rows)
             bar.update(len(rows))
+    return PriceDistributions(probabilities, price_mass, dropped_mass, texts)
+
+
+@contextmanager
+def _contiguous_output_layer(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """Hand the output layer contiguous positions while the block runs.
+
+    For the strided slice of the last positions it would copy its whole weight once a row: that
+    took half of a pass over 32 prompts.
+    """
+    hook = model.get_output_embeddings().register_forward_pre_hook(
+        lambda layer, hidden: (hidden[0].contiguous(),)
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@torch.inference_mode()
+def _predict_batch(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    trie: PriceTrie,
+    encoded: list[list[int]],
+    *,
+    max_dropped_mass: float,
+    max_new_tokens: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
+    longest = max(map(len, encoded))
+    input_ids = torch.full((len(encoded), longest), int(tokenizer.pad_token_id))
+    attention_mask = torch.zeros_like(input_ids)
+    for row, ids in enumerate(encoded):
+        input_ids[row, longest - len(ids) :] = torch.tensor(ids)
+        attention_mask[row, longest - len(ids) :] = 1
+    input_ids, attention_mask = input_ids.to(model.device), attention_mask.to(model.device)
+    log_probs, dropped, cache = score_prices(
+        model,
+        trie,
+        input_ids,
+        attention_mask,
+        max_dropped_mass=max_dropped_mass,
+        keep_cache=max_new_tokens > 0,
+    )
+    texts = []
+    if max_new_tokens:
+        texts = _continue(model, tokenizer, input_ids, attention_mask, cache, max_new_tokens)
+    return log_probs.cpu().numpy(), dropped.cpu().numpy(), texts
+
+
+def _continue(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    cache: DynamicCache,
+    max_new_tokens: int,
+) -> list[str]:
+    """Return the most likely continuations, token by token; the prompts are not read again."""
+    longest = input_ids.shape[1]
+    # the last prompt token is read once more, for its logits
+    cache.crop(longest - 1 - cache.get_seq_length())
+    generated = model.generate(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        past_key_values=cache,
+        # nothing of the base model's own generation settings, which may sample
+        generation_config=GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        ),
+    )
+    texts: list[str] = tokenizer.batch_decode(generated[:, longest:], skip_special_tokens=True)
     return texts
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,4 +1,4 @@
-"""predict@base, predict@tuned: prices for the test split."""
+"""predict@base, predict@tuned: distributions over the prices of the test split."""
 
 import time
 from pathlib import Path
@@ -6,43 +6,74 @@ from pathlib import Path
 import pandas as pd
 
 from pricer.base_model import choose_device, choose_dtype, load_base_model, load_tokenizer
+from pricer.distribution import calibration_offsets, prediction_columns
 from pricer.errors import run_stage
-from pricer.files import read_parquet, write_parquet
+from pricer.files import read_parquet, write_json, write_parquet
 from pricer.params import read_params
-from pricer.predictor import load_adapter, parse_price, predict_texts
+from pricer.predictor import load_adapter, parse_price, predict_distributions
 
 
 def main(
-    prompts_dir: Path, base_model_dir: Path, predictions_file: Path, adapter_dir: Path | None = None
+    prompts_dir: Path,
+    base_model_dir: Path,
+    predictions_file: Path,
+    calibration_file: Path,
+    adapter_dir: Path | None = None,
 ) -> None:
-    """Write `predictions_file`; without an adapter the base model predicts."""
+    """Write `predictions_file` and `calibration_file`; without an adapter, the base model's."""
     params = read_params()
     device = choose_device(params.quantization.device)
     dtype = choose_dtype(params.quantization.dtype, device)
     quantization = params.quantization.model_dump(exclude={"device", "dtype"})
     model = load_base_model(base_model_dir, device=device, dtype=dtype, **quantization)
-    prompts = read_parquet(prompts_dir / "test.parquet")
+    tokenizer = load_tokenizer(base_model_dir)
+    if adapter_dir:
+        model = load_adapter(model, adapter_dir, dtype)
+    settings = params.predict.model_dump(include={"max_price", "max_dropped_mass", "batch_size"})
+
+    validation = read_parquet(prompts_dir / "validation.parquet")
+    validation = validation.head(params.predict.calibration_size)
+    known = predict_distributions(
+        model, tokenizer, validation["prompt"].tolist(), max_new_tokens=0, **settings
+    )
+    offsets = calibration_offsets(validation["price"], known.probabilities)
+
+    test = read_parquet(prompts_dir / "test.parquet")
     started = time.perf_counter()
-    texts = predict_texts(
-        load_adapter(model, adapter_dir, dtype) if adapter_dir else model,
-        load_tokenizer(base_model_dir),
-        prompts["prompt"].tolist(),
-        batch_size=params.predict.batch_size,
+    found = predict_distributions(
+        model,
+        tokenizer,
+        test["prompt"].tolist(),
         max_new_tokens=params.predict.max_new_tokens,
+        **settings,
     )
     elapsed_s = time.perf_counter() - started
+    greedy = pd.Series([parse_price(text) for text in found.greedy_texts], dtype=float)
+    columns = prediction_columns(test["price"], found.probabilities, offsets)
     predictions = pd.DataFrame(
         {
-            "id": prompts["id"],
-            "price": prompts["price"],
-            "greedy_text": texts,
-            "greedy": pd.Series([parse_price(text) for text in texts], dtype=float),
+            "id": test["id"],
+            "price": test["price"],
+            "point": greedy if params.predict.point == "greedy" else columns[params.predict.point],
+            "greedy_text": found.greedy_texts,
+            "greedy": greedy,
+            "price_mass": found.price_mass,
+            "dropped_mass": found.dropped_mass,
         }
+    ).join(columns)
+    write_json(
+        calibration_file,
+        {
+            "method": "conformalized quantile regression on log(1 + price)",
+            "n": len(validation),
+            "offsets": offsets,
+        },
     )
     write_parquet(predictions_file, predictions)
     print(
-        f"{len(texts)} products, {len(texts) / elapsed_s:.1f} a second, "
-        f"{int(predictions['greedy'].isna().sum())} without a number"
+        f"{len(test)} products, {len(test) / elapsed_s:.1f} a second with greedy text, "
+        f"{int(greedy.isna().sum())} of these without a number; "
+        f"price mass {found.price_mass.mean():.3f}, left out {found.dropped_mass.mean():.4f}"
     )
 
 

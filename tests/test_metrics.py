@@ -1,11 +1,26 @@
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from pricer.metrics import evaluate, mae, mse, r2, reference_colors, running_mean, scores
+from pricer.metrics import (
+    calibration_curve,
+    coverage,
+    evaluate,
+    interval_score,
+    interval_scores,
+    mae,
+    mse,
+    paired_difference,
+    pinball,
+    r2,
+    reference_colors,
+    running_mean,
+    scores,
+)
 
 dollars = st.floats(0.5, 999.5)
 pairs = st.integers(2, 60).flatmap(
@@ -97,3 +112,46 @@ def test_the_running_mean_ends_at_the_mean_and_its_standard_error(values):
     expected = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
     assert half[-1] == pytest.approx(expected, rel=1e-4, abs=1e-3)
     assert half[0] == 0
+
+
+def test_pinball_is_least_at_the_empirical_quantile():
+    truth = np.random.default_rng(0).lognormal(4, 1, 501)
+    for level in (0.1, 0.5, 0.9):
+        best = pinball(truth, np.full(501, np.quantile(truth, level)), level)
+        for other in np.quantile(truth, [level - 0.05, level + 0.05]):
+            assert pinball(truth, np.full(501, other), level) > best
+    assert pinball([10.0], [4.0], 0.5) == 3.0  # half the absolute error at the median
+
+
+def test_an_interval_pays_for_its_width_and_for_what_it_misses():
+    assert interval_score([5.0], [4.0], [8.0], 0.8) == 4.0
+    assert interval_score([1.0], [4.0], [8.0], 0.8) == pytest.approx(4 + 10 * 3)
+    assert coverage([4.0, 8.0, 9.0, 3.9], [4.0] * 4, [8.0] * 4) == 0.5
+
+
+def test_what_two_predictors_share_cancels_out_of_their_difference():
+    rng = np.random.default_rng(1)
+    truth = rng.lognormal(4, 1, 300)
+    one = truth + rng.normal(0, 50, 300)
+    gap = paired_difference(truth, one, one, resamples=500, seed=0)
+    assert gap == {"mae": 0.0, "mae_ci_low": 0.0, "mae_ci_high": 0.0}
+    worse = truth + (one - truth) * 1.1
+    gap = paired_difference(truth, worse, one, resamples=500, seed=0)
+    assert 0 < gap["mae_ci_low"] < gap["mae"] < gap["mae_ci_high"]
+    assert gap["mae"] == pytest.approx(0.1 * mae(truth, one))
+
+
+def test_interval_scores_of_a_table():
+    table = pd.DataFrame({"price": [10.0, 20.0], "crps": [1.0, 3.0], "q50": [10.0, 24.0]})
+    table[["price_mass", "dropped_mass"]] = [[0.5, 0.0], [1.0, 0.1]]
+    table[["low_80", "high_80", "raw_low_80", "raw_high_80"]] = [[5, 15, 9, 11], [5, 15, 19, 22]]
+    found = interval_scores(table, (80,))
+    assert found["crps"] == 2 and found["price_mass"] == 0.75 and found["pinball"] == 1
+    assert found["coverage_80"] == 0.5 and found["raw_coverage_80"] == 1
+    assert found["width_80"] == 10 and found["raw_width_80_median"] == 2.5
+    assert found["interval_score_80"] == pytest.approx(10 + 10 * 5 / 2)
+
+
+def test_the_calibration_curve_of_uniform_pits_is_the_diagonal():
+    levels, shares = calibration_curve((np.arange(1000) + 0.5) / 1000)
+    np.testing.assert_allclose(levels, shares, atol=1e-3)

@@ -1,12 +1,17 @@
+import copy
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig
 
 from pricer.base_model import load_base_model
 from pricer.errors import BaseModelError
-from pricer.predictor import load_adapter, parse_price, predict_texts
+from pricer.predictor import load_adapter, parse_price, predict_distributions
+from pricer.price_tokens import score_prices
 from pricer.prompts import build_prompt
 
 
@@ -47,15 +52,78 @@ def test_every_completion_parses_to_its_price(dollars):
     assert parse_price(f"{dollars}.00") == dollars
 
 
-def predict(model, tokenizer, prompts, batch_size=8):
-    return predict_texts(model, tokenizer, prompts, batch_size=batch_size, max_new_tokens=4)
+def distributions(model, tokenizer, prompts, batch_size=8, max_new_tokens=4):
+    return predict_distributions(
+        model,
+        tokenizer,
+        prompts,
+        max_price=999,
+        max_dropped_mass=0.01,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+    )
+
+
+def predict(model, tokenizer, prompts):
+    return distributions(model, tokenizer, prompts).greedy_texts
+
+
+def mixed_prompts(items) -> list[str]:
+    return [build_prompt(text[: 20 + 9 * i]) for i, text in enumerate(items["summary"][:20])]
 
 
 def test_batches_of_mixed_lengths_equal_one_by_one_in_order(model, tokenizer, items):
-    prompts = [build_prompt(text[: 20 + 9 * i]) for i, text in enumerate(items["summary"][:20])]
-    together = predict(model, tokenizer, prompts)
-    assert together == predict(model, tokenizer, prompts, batch_size=1)
-    assert predict(model, tokenizer, prompts[::-1]) == together[::-1]
+    prompts = mixed_prompts(items)
+    together = distributions(model, tokenizer, prompts)
+    for other, order in (
+        (distributions(model, tokenizer, prompts, batch_size=1), slice(None)),
+        (distributions(model, tokenizer, prompts[::-1]), slice(None, None, -1)),
+    ):
+        assert other.greedy_texts[order] == together.greedy_texts
+        np.testing.assert_allclose(other.probabilities[order], together.probabilities, atol=1e-6)
+        np.testing.assert_allclose(other.price_mass[order], together.price_mass, atol=1e-6)
+    np.testing.assert_allclose(together.probabilities.sum(axis=1), 1)
+    assert (together.dropped_mass <= 0.01).all() and together.probabilities.shape == (20, 1000)
+
+
+def test_without_greedy_text_the_distributions_are_the_same(model, tokenizer, items):
+    prompts = mixed_prompts(items)
+    alone = distributions(model, tokenizer, prompts, max_new_tokens=0)
+    both = distributions(model, tokenizer, prompts)
+    assert alone.greedy_texts == []
+    np.testing.assert_array_equal(alone.probabilities, both.probabilities)
+
+
+def test_half_the_batch_is_tried_when_memory_runs_out(model, tokenizer, items, monkeypatch, capsys):
+    prompts = mixed_prompts(items)
+    expected = distributions(model, tokenizer, prompts, max_new_tokens=0)
+
+    def little_memory(model, trie, input_ids, *args, **kwargs):
+        if len(input_ids) > 4:
+            raise torch.OutOfMemoryError("out of memory")
+        return score_prices(model, trie, input_ids, *args, **kwargs)
+
+    monkeypatch.setattr("pricer.predictor.score_prices", little_memory)
+    found = distributions(model, tokenizer, prompts, batch_size=16, max_new_tokens=0)
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-6)
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("out of memory: predict.batch_size 4 from here on") == 1
+
+
+def test_the_adapter_gives_what_merged_weights_give(model, base_model_dir, tokenizer, items):
+    """In float32; dropout is off when a model predicts."""
+    torch.manual_seed(5)
+    config = LoraConfig(r=4, lora_dropout=0.5, target_modules="all-linear", task_type="CAUSAL_LM")
+    tuned = get_peft_model(copy.deepcopy(model), config).eval()
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    prompts = mixed_prompts(items)[:6]
+    apart = distributions(tuned, tokenizer, prompts)
+    merged = distributions(tuned.merge_and_unload(), tokenizer, prompts)
+    np.testing.assert_allclose(apart.probabilities, merged.probabilities, atol=1e-5)
+    base = distributions(model, tokenizer, prompts)
+    assert np.abs(base.probabilities - merged.probabilities).max() > 1e-3
 
 
 def test_it_is_greedy_whatever_the_base_models_settings_say(model, tokenizer, items, monkeypatch):
@@ -70,8 +138,28 @@ def test_it_is_greedy_whatever_the_base_models_settings_say(model, tokenizer, it
     assert tokenizer.decode(ids[0, -4:], skip_special_tokens=True) == expected[0]
 
 
+def test_mode_of_a_sure_model_is_what_it_says(model, tokenizer, items):
+    """A model that can only go on with 2, 1, 9 has all its mass there."""
+    wanted = tokenizer("219", add_special_tokens=False)["input_ids"]
+    prompt = build_prompt(items["summary"][0])
+    start = len(tokenizer(prompt)["input_ids"])
+    sure = copy.deepcopy(model)
+
+    def say_219(layer, inputs, kwargs, output):
+        positions = kwargs["position_ids"][:, -output.logits.shape[1] :] - start + 1
+        for place, token in enumerate(wanted):
+            output.logits[positions == place] = -50.0
+            output.logits[..., token][positions == place] = 50.0
+        return output
+
+    sure.register_forward_hook(say_219, with_kwargs=True)
+    found = distributions(sure, tokenizer, [prompt], max_new_tokens=0)
+    assert found.probabilities[0].argmax() == 219
+    assert found.price_mass[0] == pytest.approx(1) and found.dropped_mass[0] < 1e-6
+
+
 def test_no_prompts_no_predictions(model, tokenizer):
-    assert predict(model, tokenizer, []) == []
+    assert distributions(model, tokenizer, []).probabilities.shape == (0, 1000)
 
 
 def test_an_adapter_that_is_not_there_or_does_not_fit_ends_in_one_line(model, tmp_path):

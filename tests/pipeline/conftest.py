@@ -15,10 +15,10 @@ from tests.conftest import ROOT
 
 TINY = {
     "items.catalog.train_size": 24,
-    "items.catalog.validation_size": 8,
+    "items.catalog.validation_size": 12,
     "items.catalog.test_size": 8,
     "items.files.train_size": 24,
-    "items.files.validation_size": 8,
+    "items.files.validation_size": 12,
     "items.files.test_size": 8,
     "model.source": "path",
     "lora.r": 4,

@@ -38,10 +38,23 @@ def test_everything_is_there(reproduced):
     )
     assert metrics["base"]["n"] == metrics["constant"]["n"] == 8
     assert 0 < metrics["floor_mae"] < metrics["constant"]["mae"]
-    for name in ("scatter", "running_error", "summary_tokens", "example_tokens"):
+    assert {"crps", "coverage_80", "raw_coverage_80", "interval_score_80", "price_mass"} <= set(
+        metrics
+    )
+    assert metrics["points"]["median"]["mae"] == metrics["mae"]
+    charts = ["scatter", "running_error", "summary_tokens", "example_tokens"]
+    for name in [*charts, "calibration", "interval_widths"]:
         assert (reproduced.folder / f"metrics/{name}.png").read_bytes().startswith(b"\x89PNG")
     predictions = pd.read_parquet(reproduced.folder / "data/predictions/tuned.parquet")
-    assert list(predictions) == ["id", "price", "greedy_text", "greedy"]
+    assert {"id", "price", "point", "greedy_text", "greedy", "mode", "median", "mean"} <= set(
+        predictions
+    )
+    assert (predictions["low_80"] <= predictions["high_80"]).all()
+    assert (predictions["q05"] <= predictions["q95"]).all()
+    offsets = (reproduced.folder / "data/predictions/tuned_calibration.json").read_text()
+    assert json.loads(offsets)["n"] == 12 and {"50", "80", "90"} <= set(
+        json.loads(offsets)["offsets"]
+    )
     prompts = pd.read_parquet(reproduced.folder / "data/prompts/test.parquet")
     assert list(prompts) == [
         "id",
@@ -108,10 +121,10 @@ def test_a_new_product_in_the_users_file_reruns_what_reads_it(reproduced):
 
 
 def readme_commands() -> list[str]:
-    """Every `dvc` command in the README's code blocks."""
+    """Every `dvc` and `pricer` command in the README's code blocks."""
     blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.startswith("dvc ")]
+    return [line for line in lines if line.startswith(("dvc ", "pricer "))]
 
 
 def test_the_readmes_commands_run(reproduced, tmp_path):

@@ -1,0 +1,151 @@
+"""The `pricer` command."""
+
+import json
+import os
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pricer.bulk import Row, partial_file, predict_file, read_rows
+from pricer.errors import ItemsError, explain
+
+if TYPE_CHECKING:
+    from pricer.predictor import PriceEstimate
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+SHOWN = 1000  # products without --output: more belong into a file
+
+
+@app.callback()
+def pricer() -> None:
+    """Teach a language model what things cost."""
+
+
+@app.command()
+def predict(
+    description: Annotated[str | None, typer.Argument(help="what the product is")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="products: TXT (one a line), JSONL, CSV or Parquet; - is stdin"),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="JSONL, CSV or Parquet file")] = None,
+    interval: Annotated[int, typer.Option(min=1, max=99, help="percent")] = 80,
+    point: Annotated[
+        Literal["median", "mean", "mode", "greedy"] | None,
+        typer.Option(help="the estimate; predict.point in params.yaml if not given"),
+    ] = None,
+    distribution: Annotated[bool, typer.Option(help="every price's probability too")] = False,
+    resume: Annotated[bool, typer.Option(help="go on with an interrupted --output")] = False,
+) -> None:
+    """Price one product, or all in a file, with the adapter that `dvc repro` trained."""
+    if (description is None) == (file is None):
+        raise ItemsError("give either a description or --file")
+    if output and not file:
+        raise ItemsError("--output is for the products of --file")
+    if resume and not output:
+        raise ItemsError("--resume goes on with an --output file: name it")
+    if output and not resume and partial_file(output).exists():
+        raise ItemsError(
+            f"{partial_file(output)} is an interrupted run's: add --resume, or remove it"
+        )
+    # torch takes seconds to import: only a command that predicts waits for it
+    from pricer.predictor import Predictor
+
+    predictor = Predictor.from_pipeline()
+    console = Console()
+    sketched = description is not None and console.is_terminal
+
+    def estimate(products: list[Row]) -> list[Row]:
+        estimates = predictor.predict(
+            products, point=point, level=interval, distribution=distribution or sketched
+        )
+        return [_row(product, found) for product, found in zip(products, estimates, strict=True)]
+
+    if file and output:
+        count = predict_file(file, output, estimate, resume=resume)
+        print(f"{count} products: {output}", file=sys.stderr)
+        return
+    products = list(islice(read_rows(file), SHOWN + 1)) if file else [{"summary": description}]
+    if len(products) > SHOWN:
+        raise ItemsError(f"more than {SHOWN} products: name a file with --output")
+    rows = estimate(products)
+    if not console.is_terminal:
+        for row in rows:
+            print(json.dumps(row, ensure_ascii=False))
+        return
+    table = Table("description", "price", f"{interval}% interval", box=None)
+    for row in rows:
+        table.add_row(
+            escape(" ".join(str(row["summary"]).split())[:80]),
+            f"${row['price_usd']:,.2f}",
+            f"${row['low_usd']:,.2f} to ${row['high_usd']:,.2f}",
+        )
+    console.print(table)
+    if sketched:
+        console.print(sketch(rows[0]["probabilities"], width=min(console.width - 4, 60)))
+
+
+def _row(product: Row, found: "PriceEstimate") -> Row:
+    """Return what is written about a product."""
+    row = {"id": product["id"]} if "id" in product else {}
+    row |= {key: value for key, value in vars(found).items() if key != "probabilities"}
+    row["summary"] = product["summary"]
+    if found.probabilities is not None:
+        row["probabilities"] = [float(f"{p:.4g}") for p in found.probabilities]
+    return row
+
+
+def sketch(probabilities: list[float], *, width: int = 60, height: int = 6) -> str:
+    """Draw a distribution over whole-dollar prices with block characters, its tails cut off.
+
+    Args:
+        probabilities: of the prices from $0, summing to 1.
+        width: columns.
+        height: lines.
+    """
+    seen, low, high = 0.0, 0, len(probabilities) - 1
+    for price, probability in enumerate(probabilities):
+        low = price if seen < 0.01 else low
+        seen += probability
+        if seen >= 0.99:
+            high = price
+            break
+    columns = min(width, high - low + 1)
+    edges = [low + (high - low + 1) * step // columns for step in range(columns + 1)]
+    # per dollar, as columns may hold a dollar more or less
+    bars = [
+        sum(probabilities[begin:end]) / (end - begin)
+        for begin, end in zip(edges, edges[1:], strict=False)
+    ]
+    top = max(bars)
+    lines = []
+    for line in range(height, 0, -1):
+        filled = [min(max(bar / top * height - line + 1, 0), 1) for bar in bars]
+        lines.append("  " + "".join(" ▁▂▃▄▅▆▇█"[round(share * 8)] for share in filled).rstrip())
+    end = f"${high}"
+    lines.append("  " + f"${low}".ljust(max(columns - len(end), 1)) + end)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the command; an error a user can cause ends in one line, exit code 1."""
+    try:
+        app(standalone_mode=False)
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            raise
+        line = "interrupted" if isinstance(error, typer.Abort) else explain(error)
+        message = getattr(error, "format_message", None)  # a wrong option, told by Click
+        if line is None and message:
+            line = message()
+        if line is None or os.environ.get("PRICER_DEBUG"):
+            raise
+        print(f"pricer: {line}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,178 @@
+"""Distributions over whole-dollar prices to point estimates and intervals: pure NumPy.
+
+A distribution is a row of probabilities: column v is the price of v dollars.
+"""
+
+import math
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from pricer.errors import PricerError
+
+Floats = NDArray[np.float64]
+
+POINTS = ("mode", "median", "mean")
+QUANTILES = (5, 10, 25, 50, 75, 90, 95)  # percent, columns of the predictions
+INTERVALS = (50, 80, 90)  # percent, columns of the predictions
+LEVELS = range(1, 100)  # percent; the intervals that a calibration holds offsets for
+
+
+def quantile(probabilities: Floats, level: float) -> Floats:
+    """Return the lowest price that the truth is at or below with probability `level`.
+
+    Args:
+        probabilities: (n, values), rows summing to 1.
+        level: between 0 and 1.
+
+    Returns:
+        (n,) USD; at level 0.5 the median, which minimises the expected absolute error.
+    """
+    reached = probabilities.cumsum(axis=1) >= level - 1e-12  # sums of floats fall a bit short
+    reached[:, -1] = True
+    return np.asarray(reached.argmax(axis=1), dtype=float)
+
+
+def mode(probabilities: Floats) -> Floats:
+    """Return the likeliest price (n,), USD."""
+    return np.asarray(probabilities.argmax(axis=1), dtype=float)
+
+
+def mean(probabilities: Floats) -> Floats:
+    """Return the expected price (n,), USD, which minimises the expected squared error."""
+    values = np.arange(probabilities.shape[1])
+    return np.asarray((probabilities * values).sum(axis=1), dtype=float)
+
+
+def interval(probabilities: Floats, level: float) -> tuple[Floats, Floats]:
+    """Return the central interval of probability `level` (between 0 and 1): low and high, USD."""
+    return quantile(probabilities, (1 - level) / 2), quantile(probabilities, (1 + level) / 2)
+
+
+def crps(y_true: ArrayLike, probabilities: Floats) -> Floats:
+    """Continuous ranked probability score, USD, lower is better.
+
+    Args:
+        y_true: (n,) USD, whole or not.
+        probabilities: (n, values), rows summing to 1.
+
+    Returns:
+        (n,) USD: 0 for a point mass on the truth, the absolute error for one elsewhere.
+
+    Source: Gneiting and Raftery (2007), eq. 21: E|X - y| - E|X - X'| / 2.
+    """
+    truth = np.asarray(y_true, dtype=float)
+    values = np.arange(probabilities.shape[1], dtype=float)
+    distance = (probabilities * np.abs(values - truth[:, None])).sum(axis=1)
+    below = probabilities.cumsum(axis=1)[:, :-1]
+    return np.asarray(distance - (below * (1 - below)).sum(axis=1), dtype=float)
+
+
+def pit(y_true: ArrayLike, probabilities: Floats) -> Floats:
+    """Return the probability integral transform (n,): uniform on 0 to 1 for honest forecasts.
+
+    The probability of a lower price and half that of the same, as prices are whole dollars here
+    (Czado, Gneiting and Held 2009 for counts).
+    """
+    whole = np.rint(np.asarray(y_true, dtype=float)).astype(int)
+    column = whole.clip(0, probabilities.shape[1] - 1)[:, None]
+    at = np.take_along_axis(probabilities, column, axis=1)[:, 0]
+    up_to = np.take_along_axis(probabilities.cumsum(axis=1), column, axis=1)[:, 0]
+    return up_to - at / 2
+
+
+def smallest_calibration(level: float) -> int:
+    """Return how many products an interval of `level` needs at least to be calibrated."""
+    return math.ceil(round(level / (1 - level), 9))
+
+
+def conformal_offset(y_true: ArrayLike, low: Floats, high: Floats, level: float) -> float:
+    """Return how far intervals must grow, on the scale of log(1 + price), to hold what they say.
+
+    Conformalized quantile regression (Romano, Patterson and Candès 2019, eq. 4-7) on the log
+    scale, where prices of dollars and of hundreds are off by like amounts. With products that are
+    exchangeable with those to come, the grown intervals cover at least `level` of them.
+
+    Args:
+        y_true: (n,) USD, of products that were not trained on.
+        low: (n,) USD, lower ends.
+        high: (n,) USD, upper ends.
+        level: between 0 and 1.
+
+    Returns:
+        The offset; negative where the intervals were wider than needed.
+
+    Raises:
+        PricerError: too few products for the finite-sample correction (n + 1) level <= n.
+    """
+    truth = np.log1p(np.asarray(y_true, dtype=float))
+    needed = smallest_calibration(level)
+    if len(truth) < needed:
+        raise PricerError(
+            f"an interval of {level:.0%} needs at least {needed} products to be calibrated on, "
+            f"got {len(truth)}: raise predict.calibration_size or the size of the validation split"
+        )
+    outside = np.maximum(np.log1p(low) - truth, truth - np.log1p(high))
+    rank = math.ceil(round((len(truth) + 1) * level, 9))
+    return float(np.sort(outside)[rank - 1])
+
+
+def calibrated(low: Floats, high: Floats, offset: float) -> tuple[Floats, Floats]:
+    """Return intervals grown by a conformal offset: low and high (n,), USD, never below 0."""
+    grown_low = np.expm1(np.maximum(np.log1p(low) - offset, 0))
+    grown_high = np.expm1(np.maximum(np.log1p(high) + offset, 0))
+    # a large negative offset would turn a narrow interval inside out
+    middle = np.expm1((np.log1p(low) + np.log1p(high)) / 2)
+    inverted = grown_low > grown_high
+    return np.where(inverted, middle, grown_low), np.where(inverted, middle, grown_high)
+
+
+def calibration_offsets(y_true: ArrayLike, probabilities: Floats) -> dict[str, float]:
+    """Return the conformal offset of the interval of each whole percent that n products allow."""
+    count = len(np.asarray(y_true))
+    return {
+        str(percent): conformal_offset(
+            y_true, *interval(probabilities, percent / 100), percent / 100
+        )
+        for percent in LEVELS
+        if smallest_calibration(percent / 100) <= count
+    }
+
+
+def prediction_columns(
+    y_true: ArrayLike, probabilities: Floats, offsets: dict[str, float]
+) -> pd.DataFrame:
+    """Return what the predictions table says about each distribution.
+
+    Args:
+        y_true: (n,) USD.
+        probabilities: (n, values), rows summing to 1.
+        offsets: from `calibration_offsets`, for the intervals 50, 80 and 90 at least.
+
+    Returns:
+        mode, median, mean, quantiles q05 to q95, calibrated intervals low_80, high_80 (50 and 90
+        too) and the same with raw_ before calibration, all USD; crps (USD) and pit.
+
+    Raises:
+        PricerError: there were too few products to calibrate an interval on.
+    """
+    columns = {
+        "mode": mode(probabilities),
+        "median": quantile(probabilities, 0.5),
+        "mean": mean(probabilities),
+    }
+    columns |= {f"q{level:02}": quantile(probabilities, level / 100) for level in QUANTILES}
+    for level in INTERVALS:
+        if str(level) not in offsets:
+            raise PricerError(
+                f"an interval of {level}% needs at least {smallest_calibration(level / 100)} "
+                "products to be calibrated on: raise predict.calibration_size"
+            )
+        low, high = interval(probabilities, level / 100)
+        columns[f"raw_low_{level}"], columns[f"raw_high_{level}"] = low, high
+        columns[f"low_{level}"], columns[f"high_{level}"] = calibrated(
+            low, high, offsets[str(level)]
+        )
+    columns |= {"crps": crps(y_true, probabilities), "pit": pit(y_true, probabilities)}
+    return pd.DataFrame(columns)

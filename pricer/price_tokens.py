@@ -1,0 +1,239 @@
+"""The trie of price tokens, and the exact distribution over whole-dollar prices."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import PeftModel
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from pricer.errors import BaseModelError
+from pricer.prompts import PREFIX, build_completion, encode_prompts
+
+
+@dataclass(frozen=True)
+class PriceTrie:
+    """Whole-dollar prices 0 to `max_price` as paths of tokens after a prompt.
+
+    Node 0 is the end of the prompt; a node stands for the tokens that lead to it, and the model
+    must see it before it can say which token comes next. A value ends at an edge. Where a value's
+    tokens begin a longer value's ("21" and "219"), its last edge is the token that ends a number
+    (the "." of ".00"), so that no path is the beginning of another.
+
+    Attributes:
+        node_tokens: (nodes,) token id that leads to each node; -1 for node 0.
+        ancestors: for each node, the nodes on its path, node 0 and itself left out.
+        node_children: for each node, the edges that leave it, filled up with -1.
+        edge_tokens: (edges,) its token id.
+        value_edges: (max_price + 1,) the last edge of each value.
+        node_edges: (nodes,) the edge that leads to each node; -1 for node 0.
+    """
+
+    node_tokens: NDArray[np.int64]
+    ancestors: list[list[int]]
+    node_children: NDArray[np.int64]
+    edge_tokens: NDArray[np.int64]
+    value_edges: NDArray[np.int64]
+    node_edges: NDArray[np.int64]
+
+    @property
+    def depths(self) -> NDArray[np.int64]:
+        """(nodes,) tokens after the prompt; 0 for node 0."""
+        return np.array([0, *(len(above) + 1 for above in self.ancestors[1:])])
+
+
+def build_price_trie(tokenizer: PreTrainedTokenizerBase, max_price: int) -> PriceTrie:
+    """Build the trie by tokenizing prefix and completion for each value from 0 to `max_price`.
+
+    Raises:
+        BaseModelError: where the prefix ends and the number begins depends on the number, or two
+            values have the same tokens.
+    """
+    return _build_trie(price_paths(tokenizer, max_price))
+
+
+def price_paths(tokenizer: PreTrainedTokenizerBase, max_price: int) -> list[list[int]]:
+    """Return the token ids of each value from 0 to `max_price`, none the beginning of another.
+
+    Raises:
+        BaseModelError: as `build_price_trie`.
+    """
+    context = f"\n\n{PREFIX}"
+    [context_ids] = encode_prompts(tokenizer, [context])
+    completions = [build_completion(value, rounded=True) for value in range(max_price + 1)]
+    texts = [context + completion for completion in completions]
+    encoded = encode_prompts(tokenizer, texts)
+    spans = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+    paths, ends = [], []
+    for value, ids in enumerate(encoded):
+        if ids[: len(context_ids)] != context_ids:
+            raise BaseModelError(
+                f"this base model's tokenizer merges {PREFIX!r} with the number {value}: "
+                "no distribution over prices can be read from it"
+            )
+        offsets = spans["offset_mapping"][value]
+        begin = len(ids) - len(offsets)  # a begin-of-text token has no span
+        number_end = len(context) + len(str(value))
+        covering = next(place for place, (_, stop) in enumerate(offsets) if stop >= number_end)
+        paths.append(ids[len(context_ids) : begin + covering + 1])
+        ends.append(ids[begin + covering + 1 : begin + covering + 2])
+    beginnings = {tuple(path[:length]) for path in paths for length in range(1, len(path))}
+    paths = [
+        path + end if tuple(path) in beginnings else path
+        for path, end in zip(paths, ends, strict=True)
+    ]
+    unique = {tuple(path) for path in paths}
+    inside = {tuple(path[:length]) for path in paths for length in range(1, len(path))}
+    if len(unique) < len(paths) or unique & inside:
+        raise BaseModelError("this base model's tokenizer gives two prices the same tokens")
+    return paths
+
+
+def _build_trie(paths: list[list[int]]) -> PriceTrie:
+    nodes: dict[tuple[int, ...], int] = {(): 0}
+    edges: dict[tuple[int, ...], int] = {}
+    # level by level, so that a node's parents come before it
+    for length in range(1, max(map(len, paths)) + 1):
+        for path in paths:
+            if len(path) >= length:
+                edges.setdefault(tuple(path[:length]), len(edges))
+            if len(path) > length:
+                nodes.setdefault(tuple(path[:length]), len(nodes))
+    children: list[list[int]] = [[] for _ in nodes]
+    for way, edge in edges.items():
+        children[nodes[way[:-1]]].append(edge)
+    widest = max(map(len, children))
+    return PriceTrie(
+        node_tokens=np.array([-1, *(way[-1] for way in nodes if way)]),
+        ancestors=[[nodes[way[:length]] for length in range(1, len(way))] for way in nodes],
+        node_children=np.array([own + [-1] * (widest - len(own)) for own in children]),
+        edge_tokens=np.array([way[-1] for way in edges]),
+        value_edges=np.array([edges[tuple(path)] for path in paths]),
+        node_edges=np.array([-1, *(edges[way] for way in nodes if way)]),
+    )
+
+
+@torch.inference_mode()
+def score_prices(
+    model: PreTrainedModel | PeftModel,
+    trie: PriceTrie,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    *,
+    max_dropped_mass: float,
+    keep_cache: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor, DynamicCache | None]:
+    """Return each value's log probability as the number that follows each prompt.
+
+    One pass over the prompts scores the first token of every value; where that settles the value
+    (one token each) nothing else is run. Otherwise the nodes of each level of the trie follow in a
+    pass of their own over the prompts' cached keys and values, each seeing its own path alone.
+    Nodes of least mass are left out while what is left out stays under `max_dropped_mass` of what
+    the first tokens hold, chosen for each prompt alone, so that no result depends on its batch.
+
+    Args:
+        model: in evaluation mode.
+        trie: of the model's tokenizer.
+        input_ids: (b, longest), prompts padded on either side.
+        attention_mask: (b, longest), 1 for real tokens.
+        max_dropped_mass: share of the price mass that may be left out for each prompt, 0 for none.
+        keep_cache: return the cache also where scoring needs none.
+
+    Returns:
+        Log probabilities (b, values) in float64, -inf where left out; the probability left out
+        (b,); the cache over the prompts where one was kept.
+    """
+    b, longest = input_ids.shape
+    device = input_ids.device
+    depths = trie.depths
+    deepest = int(depths.max())
+    lengths = attention_mask.sum(dim=1)
+    left_padded = bool(attention_mask[:, -1].all())
+    node_tokens, node_edges = _tensors(device, trie.node_tokens, trie.node_edges)
+    # log probability of the path that ends with each edge
+    paths = torch.full((b, len(trie.edge_tokens)), -torch.inf, dtype=torch.float64, device=device)
+    dropped = torch.zeros(b, dtype=torch.float64, device=device)
+    # where each node's keys and values lie in the cache
+    slots = torch.zeros((b, len(depths)), dtype=torch.long, device=device)
+
+    outputs = model(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        position_ids=(attention_mask.cumsum(dim=1) - 1).clamp(min=0),
+        use_cache=deepest > 0 or keep_cache,
+        logits_to_keep=1 if left_padded else 0,
+    )
+    logits = outputs.logits
+    if not left_padded:
+        logits = logits[torch.arange(b, device=device), lengths - 1][:, None]
+    root = torch.zeros((b, 1), dtype=torch.long, device=device)
+    _score_children(paths, trie, logits, root, root == 0)
+    cache, seen = outputs.past_key_values, longest
+    may_drop = max_dropped_mass * paths.exp().sum(dim=1)
+    for depth in range(1, deepest + 1):
+        [nodes] = _tensors(device, (depths == depth).nonzero()[0])
+        mass, order = paths[:, node_edges[nodes]].exp().sort(dim=1, descending=True, stable=True)
+        budget = (may_drop - dropped) / (deepest - depth + 1)
+        # a node stays unless it and all lighter ones together fit into the budget
+        lighter = mass.flip(1).cumsum(dim=1).flip(1)
+        keep = (lighter > budget[:, None]) & (mass > 0)
+        dropped += (mass * ~keep).sum(dim=1)
+        width = int(keep.sum(dim=1).max())
+        if width == 0:
+            break
+        keep, chosen = keep[:, :width], nodes[order[:, :width]]
+        own = seen + torch.arange(width, device=device)
+        slots.scatter_(1, chosen, own.expand(b, width))
+        visible = torch.zeros((b, width, seen + width), dtype=torch.bool, device=device)
+        visible[:, :, :longest] = attention_mask[:, None].bool()
+        visible[:, torch.arange(width, device=device), own] = True
+        [above] = _tensors(device, np.array([trie.ancestors[n] for n in nodes.tolist()]))
+        for ancestors in above.view(len(nodes), depth - 1).T:
+            parents = ancestors[order[:, :width]]
+            visible.scatter_(2, slots.gather(1, parents)[:, :, None], True)
+        mask = torch.zeros(visible.shape, dtype=logits.dtype, device=device)
+        outputs = model(
+            input_ids=node_tokens[chosen],
+            attention_mask=mask.masked_fill_(~visible, torch.finfo(mask.dtype).min)[:, None],
+            position_ids=(lengths + depth - 1)[:, None].expand(b, width),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        _score_children(paths, trie, outputs.logits, chosen, keep)
+        seen += width
+    [value_edges] = _tensors(device, trie.value_edges)
+    return paths[:, value_edges], dropped, cache
+
+
+def _tensors(device: torch.device, *arrays: NDArray[np.int64]) -> list[torch.Tensor]:
+    return [torch.as_tensor(array, dtype=torch.long, device=device) for array in arrays]
+
+
+def _score_children(
+    paths: torch.Tensor,
+    trie: PriceTrie,
+    logits: torch.Tensor,
+    nodes: torch.Tensor,
+    keep: torch.Tensor,
+) -> None:
+    """Write the log probability of every path that leaves a kept node.
+
+    Args:
+        paths: (b, edges), changed.
+        trie: the trie.
+        logits: (b, width, vocabulary) at the nodes.
+        nodes: (b, width).
+        keep: (b, width), which of them count.
+    """
+    tokens, node_edges, children = _tensors(
+        logits.device, trie.edge_tokens, trie.node_edges, trie.node_children
+    )
+    for row in range(len(logits)):  # the vocabulary in float32 for one prompt at a time
+        own = nodes[row][keep[row]]
+        scores = logits[row][keep[row]].float()
+        edges = children[own]
+        log_probs = scores.gather(1, tokens[edges.clamp(min=0)]) - scores.logsumexp(1, True)
+        before = torch.where(own > 0, paths[row, node_edges[own]], 0.0)
+        found = edges >= 0
+        paths[row, edges[found]] = (before[:, None] + log_probs)[found]

@@ -1,0 +1,84 @@
+"""`pricer predict` on what a real pipeline left."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from pricer.cli import sketch
+from pricer.predictor import Predictor
+
+
+def test_the_command_and_the_predict_stage_say_the_same(reproduced, tmp_path):
+    """One code path: the test products once more, through a file."""
+    items = pd.read_parquet(reproduced.folder / "data/items/test.parquet")
+    items[["id", "summary"]].to_parquet(tmp_path / "in.parquet")
+    arguments = ["--file", str(tmp_path / "in.parquet"), "--output", str(tmp_path / "out.parquet")]
+    reproduced.run("pricer", "predict", *arguments)
+    found = pd.read_parquet(tmp_path / "out.parquet").set_index("id")
+    staged = pd.read_parquet(reproduced.folder / "data/predictions/tuned.parquet").set_index("id")
+    staged = staged.loc[found.index]
+    assert (found["price_usd"] == staged["median"]).all()
+    assert (found["low_usd"] - staged["low_80"]).abs().max() <= 0.01
+    assert (found["high_usd"] - staged["high_80"]).abs().max() <= 0.01
+    assert (found["interval"] == 80).all()
+
+
+def test_one_description_is_a_json_line_where_nobody_looks(reproduced):
+    command = ["pricer", "predict", "A steel kettle [bold], 1.7 litres", "--interval", "50"]
+    row = json.loads(reproduced.run(*command, "--distribution").stdout)
+    assert row["interval"] == 50 and row["low_usd"] <= row["high_usd"]
+    assert len(row["probabilities"]) == 1000 and sum(row["probabilities"]) == pytest.approx(1, 1e-3)
+    assert row["summary"] == "A steel kettle [bold], 1.7 litres"
+
+
+def test_descriptions_come_from_stdin(reproduced):
+    done = reproduced.run("pricer", "predict", "--file", "-", input="kettle\n\nlamp\n")
+    assert [json.loads(line)["summary"] for line in done.stdout.splitlines()] == ["kettle", "lamp"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "pricer: give either a description or --file"),
+        (["kettle", "--file", "x.txt"], "pricer: give either a description or --file"),
+        (["kettle", "--output", "x.jsonl"], "--output is for the products of --file"),
+        (["--file", "nowhere.txt", "--resume"], "--resume goes on with an --output file"),
+        (["--file", "nowhere.txt", "--output", "x.jsonl"], "nowhere.txt: no such file"),
+        (["kettle", "--interval", "99"], "an interval of 99% cannot be had: calibrated are 1 to 9"),
+        (["kettle", "--interval", "101"], "Invalid value for '--interval'"),
+        (["   "], "product 1: no description"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(reproduced, arguments, says):
+    failed = reproduced.run("pricer", "predict", *arguments, ok=False)
+    assert failed.returncode == 1 and "Traceback" not in failed.stderr
+    assert says in failed.stderr.strip().splitlines()[-1]
+    assert not (reproduced.folder / "x.jsonl").exists()
+
+
+def test_without_a_trained_adapter_the_next_step_is_told(reproduced, tmp_path):
+    (tmp_path / "params.yaml").write_text((reproduced.folder / "params.yaml").read_text())
+    project = reproduced.__class__(tmp_path, reproduced.environment)
+    failed = project.run("pricer", "predict", "kettle", ok=False)
+    assert failed.stderr == (
+        "pricer: data/base_model is missing: run `make repro` or `dvc checkout` first\n"
+    )
+
+
+def test_the_same_from_python(reproduced):
+    predictor = Predictor.from_pipeline(reproduced.folder)
+    [one], [other] = predictor.predict(["kettle"]), predictor.predict([{"summary": "kettle"}])
+    assert one == other and one.low_usd <= one.high_usd and one.probabilities is None
+    assert predictor.predict([]) == []
+    [cut] = predictor.predict(["steel kettle " * 200], point="mode", distribution=True)
+    assert cut.truncated and cut.price_usd == cut.probabilities.argmax()
+
+
+def test_the_sketch_has_its_peak_where_the_distribution_has():
+    probabilities = [0.0] * 1000
+    probabilities[100:200] = [0.005] * 100
+    probabilities[150] += 0.5
+    lines = sketch(probabilities, width=50, height=4).splitlines()
+    assert len(lines) == 5 and lines[0].strip() == "█" and lines[0].index("█") in (26, 27, 28)
+    assert lines[-1].split() == ["$101", "$197"] or lines[-1].split() == ["$102", "$197"]

@@ -1,0 +1,117 @@
+import csv
+import json
+
+import pandas as pd
+import pytest
+
+from pricer import bulk
+from pricer.bulk import partial_file, predict_file, read_rows
+from pricer.errors import ItemsError
+
+PRODUCTS = [{"id": n, "summary": f"kettle {n}, “steel”\nblue"} for n in range(10)]
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(bulk, "CHUNK", 4)
+
+
+def write(path, products=PRODUCTS):
+    table = pd.DataFrame(products)
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in products))
+    elif path.suffix == ".csv":
+        table.to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        table.to_parquet(path)
+    else:
+        path.write_text("".join(row["summary"].replace("\n", " ") + "\n" for row in products))
+    return path
+
+
+def price(products):
+    return [{"id": int(row.get("id", 0)), "price_usd": 9.5, "long": "ü," * 3} for row in products]
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".csv", ".parquet"])
+def test_every_file_type_gives_the_same_descriptions(tmp_path, suffix):
+    rows = list(read_rows(write(tmp_path / f"in{suffix}")))
+    expected = [row["summary"].replace("\n", " ") for row in PRODUCTS]
+    assert [row["summary"].replace("\n", " ") for row in rows] == expected
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_every_output_type_holds_every_row_in_order(tmp_path, suffix):
+    out = tmp_path / f"out{suffix}"
+    assert predict_file(write(tmp_path / "in.jsonl"), out, price, resume=False) == 10
+    if suffix == ".jsonl":
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+    elif suffix == ".csv":
+        with out.open(newline="") as stream:
+            rows = [row | {"id": int(row["id"])} for row in csv.DictReader(stream)]
+    else:
+        rows = pd.read_parquet(out).to_dict(orient="records")
+    assert [row["id"] for row in rows] == list(range(10))
+    assert rows[0]["long"] == "ü,ü,ü," and float(rows[0]["price_usd"]) == 9.5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", out.name]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_an_interrupted_run_goes_on_where_it_ended(tmp_path, suffix):
+    source, out = write(tmp_path / "in.jsonl"), tmp_path / f"out{suffix}"
+    asked = []
+
+    def interrupted(products):
+        asked.extend(row["id"] for row in products)
+        if len(asked) > 4:
+            raise KeyboardInterrupt
+        return price(products)
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_file(source, out, interrupted, resume=False)
+    assert not out.exists()
+    with partial_file(out).open("a") as stream:
+        stream.write('{"id": 4, "pri')  # killed within a row
+    asked.clear()
+    assert predict_file(source, out, lambda p: asked.extend(p) or price(p), resume=True) == 10
+    assert [row["id"] for row in asked] == [4, 5, 6, 7, 8, 9]
+    again = tmp_path / f"again{suffix}"
+    predict_file(source, again, price, resume=False)
+    assert again.read_bytes() == out.read_bytes()
+    assert not partial_file(out).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("in.xlsx", b"", "unknown file type"),
+        ("in.jsonl", b'{"summary": "a"}\n{"summ', "not readable"),
+        ("in.jsonl", b'{"title": "a"}\n', "product 1: no summary"),
+        ("in.jsonl", b'"a"\n', "product 1: no summary"),
+        ("in.csv", b"title\nkettle\n", "product 1: no summary"),
+        ("in.parquet", b"PAR1 cut off", "not readable"),
+        ("in.txt", b"\xff\xfe\n", "not UTF-8"),
+        ("missing.txt", None, "no such file"),
+        ("in.txt", b"\n", "no products in it"),
+    ],
+)
+def test_what_cannot_be_read_is_told(tmp_path, name, content, says):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ItemsError, match=says):
+        predict_file(tmp_path / name, tmp_path / "out.jsonl", price, resume=False)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_rows_are_read_as_they_are_needed(tmp_path):
+    """A million rows must not be in memory at once."""
+    most = 0
+
+    def estimate(products):
+        nonlocal most
+        most = max(most, len(products))
+        return price(products)
+
+    source = write(tmp_path / "in.txt", [{"summary": f"kettle {n}"} for n in range(5000)])
+    assert predict_file(source, tmp_path / "out.jsonl", estimate, resume=False) == 5000
+    assert most == 4

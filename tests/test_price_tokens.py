@@ -1,0 +1,188 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from pricer.errors import BaseModelError
+from pricer.price_tokens import _build_trie, build_price_trie, price_paths, score_prices
+from pricer.prompts import build_prompt, encode_prompts
+
+# how numbers are split: one token a digit (SmolLM2, Qwen), up to three digits (Llama-3), up to two
+DIGITS = {"one digit": r"\d", "three digits": r"\d{1,3}", "two digits": r"\d{1,2}"}
+TEXTS = [f"What does this cost to the nearest dollar? Price is ${n}.00" for n in range(1000)]
+SUMMARIES = [f"Title: Kettle {n}\nDetails: " + "steel, " * (n % 7) for n in range(32)]
+
+
+def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that treats numbers as a family of models does."""
+    bpe = Tokenizer(models.BPE(unk_token="<unk>"))
+    special = ["<|end|>", "<unk>"]
+    trainer = {"special_tokens": special, "show_progress": False}
+    if family == "sentencepiece":  # Llama-2: a piece for the space, a token a digit
+        bpe.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Metaspace(), pre_tokenizers.Digits(individual_digits=True)]
+        )
+        bpe.decoder = decoders.Metaspace()
+        trainer |= {"vocab_size": 400}
+    else:
+        bpe.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(DIGITS[family]), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+            ]
+        )
+        bpe.decoder = decoders.ByteLevel()
+        trainer |= {"vocab_size": 2500, "initial_alphabet": pre_tokenizers.ByteLevel.alphabet()}
+    bpe.train_from_iterator(TEXTS + SUMMARIES, trainers.BpeTrainer(**trainer))
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|end|>", pad_token="<|end|>")
+
+
+FAMILIES = [*DIGITS, "sentencepiece"]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request):
+    """A tokenizer, and a tiny Llama in float32 with logits far apart."""
+    tokenizer = make_tokenizer(request.param)
+    torch.manual_seed(3)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            initializer_range=0.3,
+            attn_implementation="eager",
+        )
+    ).eval()
+    return request.param, tokenizer, model
+
+
+def batch(tokenizer, summaries, *, side="left"):
+    ids = encode_prompts(tokenizer, [build_prompt(summary) for summary in summaries])
+    longest = max(map(len, ids))
+    input_ids = torch.zeros((len(ids), longest), dtype=torch.long)
+    mask = torch.zeros_like(input_ids)
+    for row, prompt in enumerate(ids):
+        where = slice(longest - len(prompt), None) if side == "left" else slice(len(prompt))
+        input_ids[row, where] = torch.tensor(prompt)
+        mask[row, where] = 1
+    return input_ids, mask
+
+
+def score(family, summaries, *, max_price=999, side="left", max_dropped_mass=0.0):
+    _, tokenizer, model = family
+    trie = build_price_trie(tokenizer, max_price)
+    log_probs, dropped, _ = score_prices(
+        model, trie, *batch(tokenizer, summaries, side=side), max_dropped_mass=max_dropped_mass
+    )
+    return log_probs.numpy(), dropped.numpy()
+
+
+@torch.inference_mode()
+def brute_force(family, summary: str, max_price: int) -> np.ndarray:
+    """Each value's tokens after the prompt, in a row of their own."""
+    _, tokenizer, model = family
+    [prompt] = encode_prompts(tokenizer, [build_prompt(summary)])
+    paths = price_paths(tokenizer, max_price)
+    longest = max(map(len, paths))
+    ids = torch.tensor([prompt + path + [0] * (longest - len(path)) for path in paths])
+    log_probs = model(ids).logits[:, len(prompt) - 1 : -1].double().log_softmax(-1)
+    return np.array(
+        [
+            sum(log_probs[row, place, token].item() for place, token in enumerate(path))
+            for row, path in enumerate(paths)
+        ]
+    )
+
+
+@pytest.mark.parametrize("max_price", [999, 1999])
+def test_the_distribution_is_brute_force_over_every_value(family, max_price):
+    log_probs, dropped = score(family, SUMMARIES[:2], max_price=max_price)
+    for row, summary in enumerate(SUMMARIES[:2]):
+        expected = brute_force(family, summary, max_price)
+        assert len(expected) == max_price + 1
+        np.testing.assert_allclose(log_probs[row], expected, rtol=0, atol=1e-5)
+    assert not dropped.any()
+    assert (np.exp(log_probs).sum(axis=1) <= 1 + 1e-6).all()
+
+
+def test_numbers_split_as_in_the_models_they_stand_for(family):
+    name, tokenizer, _ = family
+    depths = build_price_trie(tokenizer, 999).depths
+    expected = {"three digits": 0, "two digits": 1, "one digit": 2, "sentencepiece": 2}
+    assert depths.max() == expected[name]
+
+
+@pytest.mark.parametrize("budget", [0.01, 0.2])
+def test_pruning_changes_no_more_than_it_says(family, budget):
+    exact, _ = score(family, SUMMARIES)
+    pruned, dropped = score(family, SUMMARIES, max_dropped_mass=budget)
+    assert (dropped <= budget + 1e-9).all()
+    lost = np.abs(np.exp(exact) - np.exp(pruned)).sum(axis=1)
+    assert (lost <= dropped + 1e-6).all()
+    kept = np.exp(pruned) > 0
+    np.testing.assert_allclose(pruned[kept], exact[kept], rtol=0, atol=1e-4)
+    if family[0] == "one digit":
+        assert dropped.max() > 0
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.1])
+def test_a_batch_of_mixed_lengths_equals_one_by_one(family, budget):
+    together, dropped = score(family, SUMMARIES, max_dropped_mass=budget)
+    for row, summary in enumerate(SUMMARIES):
+        alone, alone_dropped = score(family, [summary], max_dropped_mass=budget)
+        np.testing.assert_allclose(together[row], alone[0], rtol=0, atol=1e-4)
+        assert dropped[row] == pytest.approx(alone_dropped[0], abs=1e-6)
+
+
+def test_left_and_right_padding_agree(family):
+    left, _ = score(family, SUMMARIES[:8])
+    right, _ = score(family, SUMMARIES[:8], side="right")
+    np.testing.assert_allclose(left, right, rtol=0, atol=1e-4)
+
+
+@given(
+    st.lists(
+        st.lists(st.integers(0, 5), min_size=1, max_size=4).map(tuple), min_size=1, unique=True
+    )
+)
+def test_every_value_is_reached_and_no_path_begins_another(drawn):
+    prefix_free = [
+        list(path)
+        for path in drawn
+        if not any(other[: len(path)] == path for other in drawn if other != path)
+    ]
+    trie = _build_trie(prefix_free)
+    for path, edge in zip(prefix_free, trie.value_edges, strict=True):
+        node = 0
+        for token in path:
+            [step] = [
+                e for e in trie.node_children[node] if e >= 0 and trie.edge_tokens[e] == token
+            ]
+            below = np.flatnonzero(trie.node_edges == step)
+            node = below[0] if len(below) else None
+        assert step == edge and node is None  # the path ends there
+    assert len(set(trie.value_edges)) == len(prefix_free)
+
+
+def test_a_tokenizer_that_merges_the_prefix_with_the_number_is_refused():
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.train_from_iterator(
+        ["Price is $219.00"] * 50,
+        trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=["<|end|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|end|>")
+    with pytest.raises(BaseModelError, match="merges 'Price is \\$' with the number"):
+        build_price_trie(tokenizer, 999)
