@@ -12,7 +12,7 @@ help:  ## show this list
 
 repro: .venv/ready  ## run the pipeline: fetch, prompts, train, predict, evaluate
 	@dvc repro
-	@cat metrics/report.md
+	@sed '/^## /,$$d' metrics/report.md
 
 test: .venv/ready  ## run the tests, pipelines included
 	@python -m pytest

@@ -10,7 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
-CHUNK = 200  # bootstrap resamples at once: 200 x 10,000 products take 16 MB
+CHUNK = 2_000_000  # drawn products at once while resampling: 16 MB an array
+
+BAND_EDGES = [0, 25, 100, 250, np.inf]  # USD, of the true price; a band holds its lower edge
+BANDS = ["under $25", "$25 to $100", "$100 to $250", "$250 and over"]
+LARGEST_CATEGORIES = 12  # told one by one, the rest together
+OTHER = "all others"
 
 
 def mae(y_true: Floats, y_pred: Floats) -> float:
@@ -35,18 +40,18 @@ def r2(y_true: Floats, y_pred: Floats) -> float:
     return 1 - residual / total
 
 
-def scores(
-    y_true: ArrayLike, y_pred: ArrayLike, *, resamples: int, seed: int
-) -> dict[str, float | int]:
-    """Return n, mae, mse and r2, each of the last three with `_ci_low` and `_ci_high`.
-
-    The interval is the 95% percentile bootstrap over products (Efron and Tibshirani 1993, ch. 13).
+def scores(y_true: ArrayLike, y_pred: ArrayLike) -> dict[str, float | int]:
+    """Return every score of point estimates.
 
     Args:
         y_true: (n,) USD.
         y_pred: (n,) USD.
-        resamples: bootstrap resamples.
-        seed: of the resampling; the same for the same n, so that predictors are resampled alike.
+
+    Returns:
+        n; mae, rmse, median_ae, p90_ae (the error that 90% stay under) and bias (mean of estimate
+        less truth), USD; mse, USD squared; r2; median_ape and smape (Makridakis 1993, 0 to 2) as
+        shares; rmsle (root mean squared error of log(1 + price)); hit_rate, orange_rate and
+        red_rate, the shares of the reference recipe's green, orange and red.
 
     Raises:
         ValueError: shapes differ, or there is nothing to score.
@@ -54,39 +59,160 @@ def scores(
     truth, guess = np.asarray(y_true, dtype=float), np.asarray(y_pred, dtype=float)
     if truth.shape != guess.shape or truth.ndim != 1 or not len(truth):
         raise ValueError(f"need two equal, non-empty vectors, got {truth.shape} and {guess.shape}")
-    result: dict[str, float | int] = {"n": len(truth)}
-    intervals = _bootstrap(truth, guess, resamples=resamples, seed=seed)
-    for name, value in (("mae", mae), ("mse", mse), ("r2", r2)):
-        result[name] = value(truth, guess)
-        result[f"{name}_ci_low"], result[f"{name}_ci_high"] = intervals[name]
+    error = guess - truth
+    absolute = np.abs(error)
+    size = np.abs(truth) + np.abs(guess)
+    colors = reference_colors(truth, guess)
+    return {
+        "n": len(truth),
+        "mae": mae(truth, guess),
+        "mse": mse(truth, guess),
+        "rmse": float(np.sqrt(mse(truth, guess))),
+        "r2": r2(truth, guess),
+        "median_ae": float(np.median(absolute)),
+        "p90_ae": float(np.quantile(absolute, 0.9)),
+        # a price of nothing counts as one cent
+        "median_ape": float(np.median(absolute / np.maximum(truth, 0.01))),
+        "smape": float((2 * absolute / np.where(size > 0, size, 1)).mean()),
+        "rmsle": float(np.sqrt(np.square(np.log1p(np.maximum(guess, 0)) - np.log1p(truth)).mean())),
+        "bias": float(error.mean()),
+        "hit_rate": float((colors == "green").mean()),
+        "orange_rate": float((colors == "orange").mean()),
+        "red_rate": float((colors == "red").mean()),
+    }
+
+
+def resampled_means(values: Floats, *, resamples: int, seed: int) -> Floats:
+    """Return the column means of `values` over bootstrap resamples of its rows.
+
+    All columns share the resamples, so that what they have in common cancels out of differences.
+
+    Args:
+        values: (n, k).
+        resamples: how many.
+        seed: the same for the same resamples, given the order of rows.
+
+    Returns:
+        (resamples, k).
+    """
+    rng = np.random.default_rng(seed)
+    n = len(values)
+    means = np.empty((resamples, values.shape[1]))
+    step = max(CHUNK // n, 1)
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        drawn = rng.integers(n, size=(size, n))
+        drawn += np.arange(size)[:, None] * n
+        # how often each product was drawn: one matrix product then serves every column
+        counts = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
+        means[start : start + size] = counts.astype(float) @ values / n
+    return means
+
+
+def percentile_interval(resampled: Floats) -> tuple[float, float]:
+    """Return the ends of the 95% percentile interval (Efron and Tibshirani 1993, ch. 13)."""
+    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def evaluate(
+    y_true: ArrayLike, predictions: dict[str, Floats], *, resamples: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Return the scores of each predictor on the same products.
+
+    mae, mse and r2 have 95% bootstrap intervals over products, `_ci_low` and `_ci_high`; all
+    predictors are judged on the same resamples, whatever the order of products. A prediction of
+    NaN, where the model said no number, counts as $0 as in the reference recipe; `unparsed_rate`
+    says how many.
+
+    Args:
+        y_true: (n,) USD.
+        predictions: (n,) USD by the predictor's name.
+        resamples: bootstrap resamples.
+        seed: of the resampling.
+    """
+    truth = np.asarray(y_true, dtype=float)
+    guesses = {name: np.nan_to_num(guess, nan=0.0) for name, guess in predictions.items()}
+    result: dict[str, dict[str, Any]] = {
+        name: scores(truth, guess) | {"unparsed_rate": float(np.isnan(predictions[name]).mean())}
+        for name, guess in guesses.items()
+    }
+    error = np.stack([guess - truth for guess in guesses.values()], axis=1)
+    # in an order of their own: the intervals do not depend on that of the rows
+    order = np.lexsort([*error.T, truth])
+    error, centred = error[order], (truth - truth.mean())[order, None]
+    columns = np.hstack([centred, np.square(centred), np.abs(error), np.square(error)])
+    means = resampled_means(columns, resamples=resamples, seed=seed)
+    variance = means[:, 1] - np.square(means[:, 0])
+    for place, score in enumerate(result.values(), start=2):
+        squared = means[:, place + len(result)]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            explained = 1 - squared / variance
+        constant = (squared == 0).astype(float)  # as `r2` for a truth that does not vary
+        resampled = {
+            "mae": means[:, place],
+            "mse": squared,
+            "r2": np.where(variance > 1e-12, explained, constant),
+        }
+        for name, values in resampled.items():
+            score[f"{name}_ci_low"], score[f"{name}_ci_high"] = percentile_interval(values)
     return result
 
 
-def _bootstrap(
-    truth: Floats, guess: Floats, *, resamples: int, seed: int
-) -> dict[str, tuple[float, float]]:
-    """Return the percentile interval of mae, mse and r2."""
-    rng = np.random.default_rng(seed)
-    error = guess - truth
-    absolute, squared = np.abs(error), np.square(error)
-    centred = truth - truth.mean()
-    n = len(truth)
-    columns: dict[str, list[Floats]] = {"mae": [], "mse": [], "r2": []}
-    for start in range(0, resamples, CHUNK):
-        rows = rng.integers(n, size=(min(CHUNK, resamples - start), n))
-        total = centred[rows].var(axis=1)
-        resampled_mse = squared[rows].mean(axis=1)
-        columns["mae"].append(absolute[rows].mean(axis=1))
-        columns["mse"].append(resampled_mse)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            explained = 1 - resampled_mse / total
-        columns["r2"].append(np.where(total > 0, explained, (resampled_mse == 0).astype(float)))
-    tail = (1 - CONFIDENCE) / 2
-    intervals = {}
-    for name, values in columns.items():
-        low, high = np.quantile(np.concatenate(values), [tail, 1 - tail])
-        intervals[name] = (float(low), float(high))
-    return intervals
+def price_bands(price: ArrayLike) -> pd.Categorical:
+    """Return the band of each true price."""
+    return pd.Categorical(pd.cut(np.asarray(price), BAND_EDGES, right=False, labels=BANDS))
+
+
+def category_groups(categories: ArrayLike) -> pd.Categorical:
+    """Return each product's category where it is one of the largest, else `OTHER`."""
+    names = pd.Series(np.asarray(categories, dtype=str))
+    counts = names.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    largest = list(counts.index[:LARGEST_CATEGORIES])
+    return pd.Categorical(names.where(names.isin(largest), OTHER), [*largest, OTHER])
+
+
+def slice_scores(
+    y_true: ArrayLike,
+    predictions: dict[str, Floats],
+    groups: pd.Categorical,
+    *,
+    covered: dict[str, NDArray[np.bool_]],
+    resamples: int,
+    seed: int,
+) -> dict[str, dict[str, dict[str, float | int]]]:
+    """Return n, mae with its 95% interval, and bias (USD), by predictor and group.
+
+    Args:
+        y_true: (n,) USD.
+        predictions: (n,) USD by the predictor's name; NaN counts as $0.
+        groups: (n,) each product's group; those without products are left out.
+        covered: (n,) whether the 80% interval holds the truth, for predictors that give one:
+            their scores have `coverage_80` too.
+        resamples: bootstrap resamples of the products of each group.
+        seed: of the resampling.
+    """
+    truth = np.asarray(y_true, dtype=float)
+    error = np.stack([np.nan_to_num(guess, nan=0.0) - truth for guess in predictions.values()], 1)
+    result: dict[str, dict[str, dict[str, float | int]]] = {name: {} for name in predictions}
+    for code, group in enumerate(groups.categories):
+        rows = groups.codes == code
+        if not rows.any():
+            continue
+        own = error[rows][np.lexsort(error[rows].T)]
+        means = resampled_means(np.abs(own), resamples=resamples, seed=seed)
+        for place, name in enumerate(predictions):
+            low, high = percentile_interval(means[:, place])
+            result[name][group] = {
+                "n": len(own),
+                "mae": float(np.abs(own[:, place]).mean()),
+                "mae_ci_low": low,
+                "mae_ci_high": high,
+                "bias": float(own[:, place].mean()),
+            }
+            if name in covered:
+                result[name][group]["coverage_80"] = float(covered[name][rows].mean())
+    return result
 
 
 def pinball(y_true: ArrayLike, quantiles: ArrayLike, level: float) -> float:
@@ -117,24 +243,32 @@ def coverage(y_true: ArrayLike, low: ArrayLike, high: ArrayLike) -> float:
     return float(((truth >= np.asarray(low)) & (truth <= np.asarray(high))).mean())
 
 
-def paired_difference(
-    y_true: Floats, one: Floats, other: Floats, *, resamples: int, seed: int
-) -> dict[str, float]:
-    """Return the mean absolute error of `one` less that of `other`, with its 95% interval, USD.
+def paired_differences(
+    y_true: ArrayLike, one: Floats, others: dict[str, Floats], *, resamples: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Return the mean absolute error of `one` less that of each other, with its 95% interval, USD.
 
     The bootstrap resamples products, each with both errors: what they share cancels out.
+
+    Args:
+        y_true: (n,) USD.
+        one: (n,) USD; NaN counts as $0, here and in the others.
+        others: (n,) USD by name.
+        resamples: bootstrap resamples.
+        seed: of the resampling.
     """
-    difference = np.abs(one - y_true) - np.abs(other - y_true)
-    rng = np.random.default_rng(seed)
-    n = len(difference)
-    means = np.concatenate(
-        [
-            difference[rng.integers(n, size=(min(CHUNK, resamples - start), n))].mean(axis=1)
-            for start in range(0, resamples, CHUNK)
-        ]
-    )
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return {"mae": float(difference.mean()), "mae_ci_low": float(low), "mae_ci_high": float(high)}
+    truth = np.asarray(y_true, dtype=float)
+    own = np.abs(np.nan_to_num(one, nan=0.0) - truth)
+    error = np.stack([np.abs(np.nan_to_num(other, nan=0.0) - truth) for other in others.values()])
+    difference = own[:, None] - error.T
+    difference = difference[np.lexsort(difference.T)]
+    means = resampled_means(difference, resamples=resamples, seed=seed)
+    result = {}
+    for place, name in enumerate(others):
+        low, high = percentile_interval(means[:, place])
+        mean = float(difference[:, place].mean())
+        result[name] = {"mae": mean, "mae_ci_low": low, "mae_ci_high": high}
+    return result
 
 
 def point_scores(predictions: pd.DataFrame, *, resamples: int, seed: int) -> dict[str, Any]:
@@ -150,10 +284,11 @@ def point_scores(predictions: pd.DataFrame, *, resamples: int, seed: int) -> dic
         name: predictions[name].fillna(0).to_numpy(float)
         for name in ("greedy", "mode", "median", "mean")
     }
+    gain = paired_differences(
+        price, points["median"], {"greedy": points["greedy"]}, resamples=resamples, seed=seed
+    )
     return {name: {"mae": mae(price, values)} for name, values in points.items()} | {
-        "median_minus_greedy": paired_difference(
-            price, points["median"], points["greedy"], resamples=resamples, seed=seed
-        )
+        "median_minus_greedy": gain["greedy"]
     }
 
 
@@ -221,18 +356,3 @@ def running_mean(values: ArrayLike) -> tuple[Floats, Floats]:
     variance = np.maximum(np.square(data).cumsum() / count - mean**2, 0) * count
     deviation = np.sqrt(variance / np.maximum(count - 1, 1))
     return mean, 1.96 * deviation / np.sqrt(count)
-
-
-def evaluate(
-    y_true: Floats, predictions: dict[str, Floats], *, resamples: int, seed: int
-) -> dict[str, dict[str, Any]]:
-    """Return the scores of each predictor on the same products.
-
-    A prediction of NaN, where the model said no number, counts as $0 as in the reference recipe;
-    `unparsed_rate` says how many.
-    """
-    return {
-        name: scores(y_true, np.nan_to_num(guess, nan=0.0), resamples=resamples, seed=seed)
-        | {"unparsed_rate": float(np.isnan(guess).mean())}
-        for name, guess in predictions.items()
-    }

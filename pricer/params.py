@@ -204,6 +204,16 @@ class Predict(Section):
     max_new_tokens: Count
 
 
+class Baselines(Section):
+    """Predictors without a language model."""
+
+    ridge_alpha: Positive
+    svd_components: Count
+    trees: Count
+    neighbors: Count
+    seed: Seed
+
+
 class Evaluate(Section):
     """Scores in dollars."""
 
@@ -221,6 +231,7 @@ class Params(Section):
     lora: Lora
     train: Train
     predict: Predict
+    baselines: Baselines
     evaluate: Evaluate
 
 
@@ -253,6 +264,20 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
         if len(problems) == 1:
             raise ParamsError(f"{path}: {problems[0]}") from None
         raise ParamsError(f"{path}: {len(problems)} problems: " + "; ".join(problems)) from None
+
+
+def flat_params(params: Params) -> dict[str, Any]:
+    """Return every param by its dotted key."""
+    flat: dict[str, Any] = {}
+    nested = [("", params.model_dump())]
+    while nested:
+        prefix, section = nested.pop()
+        for key, value in section.items():
+            if isinstance(value, dict):
+                nested.append((f"{prefix}{key}.", value))
+            else:
+                flat[f"{prefix}{key}"] = value
+    return dict(sorted(flat.items()))
 
 
 def _yaml_problem(error: YAMLError) -> str:

@@ -29,6 +29,7 @@ TINY = {
     "train.eval_steps": 3,
     "prompts.cutoff": 60,
     "prompts.max_length": 160,
+    "baselines.trees": 10,
     "evaluate.bootstrap_resamples": 200,
 }
 

@@ -10,7 +10,15 @@ import pytest
 
 from tests.package_index import package_index
 
-STAGES = ["fetch@items", "fetch@model", "prompts", "train", "predict@tuned", "evaluate"]
+STAGES = [
+    "fetch@items",
+    "fetch@model",
+    "prompts",
+    "train",
+    "predict@tuned",
+    "baselines",
+    "evaluate",
+]
 
 
 def assert_one_line(stderr: str, *, says: str) -> None:

@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 import torch
 from peft import PeftModel
+from ruamel.yaml import YAML
 from transformers import AutoModelForCausalLM
 
+from pricer.report import CHARTS
 from tests.conftest import ROOT
 
 STAGES = {
@@ -21,6 +23,7 @@ STAGES = {
     "train",
     "predict@base",
     "predict@tuned",
+    "baselines",
     "evaluate",
 }
 
@@ -36,15 +39,27 @@ def test_everything_is_there(reproduced):
     assert {"mae", "mse", "r2", "mae_ci_low", "mae_ci_high", "floor_mae", "unparsed_rate"} <= set(
         metrics
     )
-    assert metrics["base"]["n"] == metrics["constant"]["n"] == 8
-    assert 0 < metrics["floor_mae"] < metrics["constant"]["mae"]
+    assert metrics["base"]["n"] == metrics["median"]["n"] == metrics["ridge"]["n"] == 8
+    assert 0 < metrics["floor_mae"] < metrics["median"]["mae"]
+    slices = json.loads((reproduced.folder / "metrics/slices.json").read_text())
+    assert sum(own["n"] for own in slices["price"]["tuned"].values()) == 8
     assert {"crps", "coverage_80", "raw_coverage_80", "interval_score_80", "price_mass"} <= set(
         metrics
     )
     assert metrics["points"]["median"]["mae"] == metrics["mae"]
-    charts = ["scatter", "running_error", "summary_tokens", "example_tokens"]
-    for name in [*charts, "calibration", "interval_widths"]:
+    charts = [f"charts/{name}" for name in CHARTS]
+    for name in ["summary_tokens", "example_tokens", *charts]:
         assert (reproduced.folder / f"metrics/{name}.png").read_bytes().startswith(b"\x89PNG")
+    page = (reproduced.folder / "metrics/report.html").read_text()
+    lock = YAML(typ="safe", pure=True).load((reproduced.folder / "dvc.lock").read_text())
+    told = {
+        dep["path"]: dep["md5"]
+        for dep in lock["stages"]["evaluate"]["deps"]
+        if dep["path"].startswith("data/") or re.match(r"pricer/\w+\.py$", dep["path"])
+    }
+    hash_cells = r"<code>([\w/.]+)</code></td><td><code>([0-9a-f]{32}(?:\.dir)?)<"
+    assert dict(re.findall(hash_cells, page)) == told
+    assert "<code>lora.r</code></td><td><code>4</code>" in page
     predictions = pd.read_parquet(reproduced.folder / "data/predictions/tuned.parquet")
     assert {"id", "price", "point", "greedy_text", "greedy", "mode", "median", "mean"} <= set(
         predictions

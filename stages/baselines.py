@@ -1,0 +1,23 @@
+"""baselines: what predictors without a language model make of the test split."""
+
+from pathlib import Path
+
+from pricer.baselines import predict_baselines
+from pricer.errors import run_stage
+from pricer.files import write_parquet
+from pricer.items import read_items
+from pricer.params import read_params
+
+
+def main(items_dir: Path, predictions_file: Path) -> None:
+    """Write every baseline's estimates to `predictions_file`."""
+    params = read_params().baselines
+    estimates = predict_baselines(
+        read_items(items_dir, "train"), read_items(items_dir, "test"), **params.model_dump()
+    )
+    write_parquet(predictions_file, estimates)
+    print(f"{len(estimates)} products: {', '.join(estimates.columns[2:])}")
+
+
+if __name__ == "__main__":
+    run_stage("baselines", main)
