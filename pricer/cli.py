@@ -134,6 +134,56 @@ def sketch(probabilities: list[float], *, width: int = 60, height: int = 6) -> s
     return "\n".join(lines)
 
 
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="what B is compared with")],
+    b: Annotated[str, typer.Argument()] = "workspace",
+    output_format: Annotated[
+        Literal["text", "markdown", "json"], typer.Option("--format", help="of what is printed")
+    ] = "text",
+    fail_if_worse: Annotated[
+        float | None,
+        typer.Option(min=0, help="exit with 2 if B's MAE is more than this share above A's"),
+    ] = None,
+) -> None:
+    """Say whether B is better than A on the products that both have judged.
+
+    A and B are git revisions or names of DVC experiments (their tuned model), `workspace`, a
+    predictor of the workspace (`base`, `tuned`, `ridge`, ...), or files of predictions.
+    """
+    # DVC, pandas and the rest take a second to import: only a command that compares waits for it
+    from pricer.comparison import compare as compare_tables
+    from pricer.comparison import comparison_text
+    from pricer.params import read_params
+    from pricer.runs import read_predictions
+
+    settings = read_params().evaluate
+    (table_a, _), (table_b, items) = (
+        read_predictions(
+            name,
+            predictions_dir=Path("data/predictions"),
+            items_file=Path("data/items/test.parquet"),
+        )
+        for name in (a, b)
+    )
+    result = compare_tables(
+        table_a, table_b, items, resamples=settings.bootstrap_resamples, seed=settings.seed
+    )
+    if output_format == "json":
+        print(json.dumps({"a_is": a, "b_is": b} | result, ensure_ascii=False, indent=2))
+    else:
+        print(comparison_text(result, a, b, markdown=output_format == "markdown"), end="")
+    if fail_if_worse is not None:
+        share = result["delta"]["mae"]["value"] / result["a"]["mae"]
+        if share > fail_if_worse:
+            print(
+                f"pricer: B's mean absolute error is {share:.1%} above A's, "
+                f"more than the {fail_if_worse:.1%} allowed",
+                file=sys.stderr,
+            )
+            sys.exit(2)
+
+
 def main() -> None:
     """Run the command; an error a user can cause ends in one line, exit code 1."""
     try:

@@ -22,7 +22,7 @@ MOVED = 10  # products whose errors differ most, told one by one
 # normal quantiles of a two-sided test at 5% that finds a true difference in 80% of the cases
 DETECTION = 1.960 + 0.842
 
-UNITS = {"mae": "$", "mse": "$²", "crps": "$"}
+UNITS = {"mae": "$", "mse": "", "crps": "$"}
 
 
 def compare(

@@ -1,0 +1,87 @@
+"""Predictions of this run and of earlier ones: files, git revisions, DVC experiments."""
+
+import io
+from pathlib import Path
+
+import pandas as pd
+
+from pricer.errors import ItemsError, PricerError
+from pricer.files import read_parquet
+
+
+def read_predictions(
+    name: str, *, predictions_dir: Path, items_file: Path
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Return the predictions that `name` stands for, and the items they are of, where known.
+
+    Args:
+        name: a file of predictions; `workspace`, `tuned` or `base`; a baseline; else a git
+            revision or a DVC experiment, of which it is the tuned model.
+        predictions_dir: relative to the project's root, which is the current folder.
+        items_file: of the test split, likewise.
+
+    Returns:
+        A table with id, price, point (USD) and, of a model, crps (USD); the items.
+
+    Raises:
+        PricerError: there is no such thing.
+    """
+    file = predictions_dir / f"{'tuned' if name == 'workspace' else name}.parquet"
+    baselines = predictions_dir / "baselines.parquet"
+    if name.endswith(".parquet"):
+        table = _read(Path(name))
+    elif name in ("workspace", "tuned", "base"):
+        table = _read(file)
+    elif baselines.exists() and name in (table := read_parquet(baselines)):
+        table = table[["id", "price", name]].rename(columns={name: "point"})
+    else:
+        table = read_revision(predictions_dir / "tuned.parquet", name)
+        return table, read_revision(items_file, name)
+    missing = {"id", "price", "point"} - set(table)
+    if missing:
+        raise ItemsError(
+            f"{name}: no predictions of one predictor ({', '.join(sorted(missing))} missing, "
+            f"has {', '.join(map(str, table))})"
+        )
+    return table, read_parquet(items_file) if items_file.exists() else None
+
+
+def _read(file: Path) -> pd.DataFrame:
+    if not file.exists():
+        raise PricerError(f"{file} is missing: run `make repro` or `dvc checkout` first")
+    try:
+        return read_parquet(file)
+    except (ValueError, OSError) as error:  # Arrow's own errors are ValueErrors
+        reason = str(error).strip().splitlines()[0]
+        raise ItemsError(f"{file}: not a readable Parquet file ({reason})") from None
+
+
+def read_revision(path: Path, revision: str) -> pd.DataFrame:
+    """Read a Parquet file that DVC tracks as it was at a git revision or in an experiment.
+
+    Args:
+        path: relative to the project's root, which is the current folder.
+        revision: whatever git can name, or the name of a DVC experiment.
+
+    Raises:
+        PricerError: there is no such revision, it has no such file, or the file is neither in
+            DVC's cache nor in its remote.
+    """
+    # DVC takes a second to import: only who asks for an earlier run waits for it
+    import dvc.api
+    from dvc.exceptions import DvcException
+    from dvc.scm import RevError
+
+    try:
+        content = dvc.api.read(str(path), rev=revision, mode="rb")
+    except RevError:
+        raise PricerError(
+            f"{revision!r} is no predictor, git revision or experiment: "
+            "`git log --oneline` and `dvc exp list` show what there is"
+        ) from None
+    except (DvcException, FileNotFoundError):
+        raise PricerError(
+            f"{path} of {revision} is not in the DVC cache: no pipeline had run there, "
+            "or `dvc fetch --all-commits` has to bring it from a remote"
+        ) from None
+    return pd.read_parquet(io.BytesIO(content))
