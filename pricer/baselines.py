@@ -124,8 +124,10 @@ def boosted_trees(
     seed: int,
 ) -> Floats:
     """Return trees boosted on the words' main directions ("XGBoost", 68.23; "random forest")."""
-    svd = TruncatedSVD(min(components, *(n - 1 for n in train_x.shape)), random_state=seed)
-    reduced = svd.fit_transform(train_x)
+    most = max(min(train_x.shape) - 1, 1)
+    svd = TruncatedSVD(min(components, most), random_state=seed)
+    with np.errstate(invalid="ignore"):  # a single item has no variance to explain
+        reduced = svd.fit_transform(train_x)
     model = HistGradientBoostingRegressor(
         loss="absolute_error", max_iter=trees, early_stopping=False
     ).fit(reduced, prices)

@@ -166,10 +166,12 @@ def price_bands(price: ArrayLike) -> pd.Categorical:
 
 def category_groups(categories: ArrayLike) -> pd.Categorical:
     """Return each product's category where it is one of the largest, else `OTHER`."""
-    names = pd.Series(np.asarray(categories, dtype=str))
+    names = pd.Series(np.asarray(categories, dtype=str)).replace("", "no category")
     counts = names.value_counts().sort_index().sort_values(ascending=False, kind="stable")
     largest = list(counts.index[:LARGEST_CATEGORIES])
-    return pd.Categorical(names.where(names.isin(largest), OTHER), [*largest, OTHER])
+    return pd.Categorical(
+        names.where(names.isin(largest), OTHER), list(dict.fromkeys([*largest, OTHER]))
+    )
 
 
 def slice_scores(

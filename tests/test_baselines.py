@@ -58,7 +58,8 @@ def test_texts_stay_sparse(split):
         assert issparse(matrix) and matrix.nnz < 0.01 * np.prod(matrix.shape)
 
 
-def test_few_items_are_enough(split):
+@pytest.mark.parametrize("n", [1, 4])
+def test_few_items_are_enough(split, n):
     train, test = split
-    few = predict_baselines(train.head(4), test.head(2), **SETTINGS)
+    few = predict_baselines(train.head(n), test.head(2), **SETTINGS)
     assert np.isfinite(few[list(BASELINES)].to_numpy()).all()

@@ -149,6 +149,7 @@ def test_small_categories_are_pooled():
     names = [f"c{n:02}" for n in range(15) for _ in range(n + 1)]
     groups = category_groups(names)
     assert list(groups.categories) == [f"c{n:02}" for n in range(14, 2, -1)] + [OTHER]
+    assert list(category_groups(["", OTHER])) == ["no category", OTHER]
     assert len(groups.categories) == LARGEST_CATEGORIES + 1 and (groups == OTHER).sum() == 1 + 2 + 3
 
 

@@ -158,6 +158,17 @@ def test_the_readmes_commands_run(reproduced, tmp_path):
     assert metrics["n"] == 8 and "floor_mae" not in metrics  # of the last run, the user's products
 
 
+def test_plots_overlay_two_revisions(reproduced):
+    done = reproduced.run("dvc", "plots", "diff", "HEAD~1", "HEAD", "--json")
+    plots = json.loads(done.stdout)["data"]
+    bars = plots["Mean absolute error by price"][0]["content"]
+    assert bars["encoding"]["yOffset"]["field"] == "rev" and "DVC_METRIC" not in str(bars)
+    for title in ("Mean absolute error by predictor", "Calibration of quantiles", "Training loss"):
+        assert plots[title][0]["revisions"] == ["HEAD~1", "HEAD"], title
+    images = {name for name, found in plots.items() if found[0]["type"] == "image"}
+    assert {f"metrics/charts/{name}.png" for name in CHARTS} <= images
+
+
 @pytest.mark.parametrize("target", ["repro", "test", "lint", "format", "clean"])
 def test_make_help_names_every_target(target):
     makefile = (ROOT / "Makefile").read_text()
