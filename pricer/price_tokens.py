@@ -11,6 +11,10 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from pricer.errors import BaseModelError
 from pricer.prompts import PREFIX, build_completion, encode_prompts
 
+# A pass costs about as much as this many tokens more in another: the weights are read and
+# dequantized again (SmolLM2 in nf4 on two CPU cores, docs/decisions/0004)
+PASS_TOKENS = 100
+
 
 @dataclass(frozen=True)
 class PriceTrie:
@@ -41,6 +45,17 @@ class PriceTrie:
     def depths(self) -> NDArray[np.int64]:
         """(nodes,) tokens after the prompt; 0 for node 0."""
         return np.array([0, *(len(above) + 1 for above in self.ancestors[1:])])
+
+    @property
+    def paths_above(self) -> NDArray[np.bool_]:
+        """(nodes - 1, nodes - 1), whether the column's node is on the row's path or the same.
+
+        Node 0 has neither row nor column.
+        """
+        seen = np.eye(len(self.ancestors) - 1, dtype=bool)
+        for row, above in enumerate(self.ancestors[1:]):
+            seen[row, [node - 1 for node in above]] = True
+        return seen
 
 
 def build_price_trie(tokenizer: PreTrainedTokenizerBase, max_price: int) -> PriceTrie:
@@ -78,16 +93,23 @@ def price_paths(tokenizer: PreTrainedTokenizerBase, max_price: int) -> list[list
         covering = next(place for place, (_, stop) in enumerate(offsets) if stop >= number_end)
         paths.append(ids[len(context_ids) : begin + covering + 1])
         ends.append(ids[begin + covering + 1 : begin + covering + 2])
-    beginnings = {tuple(path[:length]) for path in paths for length in range(1, len(path))}
-    paths = [
-        path + end if tuple(path) in beginnings else path
-        for path, end in zip(paths, ends, strict=True)
-    ]
+    paths = _ended(paths, ends)
     unique = {tuple(path) for path in paths}
-    inside = {tuple(path[:length]) for path in paths for length in range(1, len(path))}
-    if len(unique) < len(paths) or unique & inside:
+    if len(unique) < len(paths) or unique & _beginnings(paths):
         raise BaseModelError("this base model's tokenizer gives two prices the same tokens")
     return paths
+
+
+def _ended(paths: list[list[int]], ends: list[list[int]]) -> list[list[int]]:
+    """Add the token that ends a number to each path that begins a longer one."""
+    begun = _beginnings(paths)
+    return [
+        path + end if tuple(path) in begun else path for path, end in zip(paths, ends, strict=True)
+    ]
+
+
+def _beginnings(paths: list[list[int]]) -> set[tuple[int, ...]]:
+    return {tuple(path[:length]) for path in paths for length in range(1, len(path))}
 
 
 def _build_trie(paths: list[list[int]]) -> PriceTrie:
@@ -127,52 +149,49 @@ def score_prices(
     """Return each value's log probability as the number that follows each prompt.
 
     One pass over the prompts scores the first token of every value; where that settles the value
-    (one token each) nothing else is run. Otherwise the nodes of each level of the trie follow in a
-    pass of their own over the prompts' cached keys and values, each seeing its own path alone.
+    (one token each) nothing else is run. Otherwise, for a few prompts the whole trie is part of
+    that pass; for more, the nodes of each level follow in a pass of their own over the prompts'
+    cached keys and values. A node sees its prompt and its own path alone.
+
     Nodes of least mass are left out while what is left out stays under `max_dropped_mass` of what
-    the first tokens hold, chosen for each prompt alone, so that no result depends on its batch.
+    the first tokens of all values hold together, chosen for each prompt alone and on either way,
+    so that no result depends on its batch.
 
     Args:
         model: in evaluation mode.
         trie: of the model's tokenizer.
         input_ids: (b, longest), prompts padded on either side.
         attention_mask: (b, longest), 1 for real tokens.
-        max_dropped_mass: share of the price mass that may be left out for each prompt, 0 for none.
+        max_dropped_mass: share that may be left out for each prompt, 0 for none.
         keep_cache: return the cache also where scoring needs none.
 
     Returns:
         Log probabilities (b, values) in float64, -inf where left out; the probability left out
-        (b,); the cache over the prompts where one was kept.
+        (b,), at most `max_dropped_mass`; the cache, which begins with the prompts, where one was
+        kept.
     """
     b, longest = input_ids.shape
     device = input_ids.device
-    depths = trie.depths
-    deepest = int(depths.max())
-    lengths = attention_mask.sum(dim=1)
-    left_padded = bool(attention_mask[:, -1].all())
-    node_tokens, node_edges = _tensors(device, trie.node_tokens, trie.node_edges)
+    deepest = int(trie.depths.max())
+    at_once = b * (len(trie.depths) - 1) < PASS_TOKENS * deepest
+    [node_edges, value_edges] = _tensors(device, trie.node_edges, trie.value_edges)
     # log probability of the path that ends with each edge
     paths = torch.full((b, len(trie.edge_tokens)), -torch.inf, dtype=torch.float64, device=device)
     dropped = torch.zeros(b, dtype=torch.float64, device=device)
-    # where each node's keys and values lie in the cache
-    slots = torch.zeros((b, len(depths)), dtype=torch.long, device=device)
 
-    outputs = model(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        position_ids=(attention_mask.cumsum(dim=1) - 1).clamp(min=0),
-        use_cache=deepest > 0 or keep_cache,
-        logits_to_keep=1 if left_padded else 0,
+    logits, cache = _read_prompts(
+        model,
+        input_ids,
+        attention_mask,
+        trie if at_once else None,
+        use_cache=keep_cache or (deepest > 0 and not at_once),
     )
-    logits = outputs.logits
-    if not left_padded:
-        logits = logits[torch.arange(b, device=device), lengths - 1][:, None]
     root = torch.zeros((b, 1), dtype=torch.long, device=device)
-    _score_children(paths, trie, logits, root, root == 0)
-    cache, seen = outputs.past_key_values, longest
+    _score_children(paths, trie, logits[:, :1], root, root == 0)
+    levels = None if at_once else _Levels(model, trie, attention_mask, cache)
     may_drop = max_dropped_mass * paths.exp().sum(dim=1)
     for depth in range(1, deepest + 1):
-        [nodes] = _tensors(device, (depths == depth).nonzero()[0])
+        [nodes] = _tensors(device, (trie.depths == depth).nonzero()[0])
         mass, order = paths[:, node_edges[nodes]].exp().sort(dim=1, descending=True, stable=True)
         budget = (may_drop - dropped) / (deepest - depth + 1)
         # a node stays unless it and all lighter ones together fit into the budget
@@ -183,27 +202,112 @@ def score_prices(
         if width == 0:
             break
         keep, chosen = keep[:, :width], nodes[order[:, :width]]
-        own = seen + torch.arange(width, device=device)
-        slots.scatter_(1, chosen, own.expand(b, width))
-        visible = torch.zeros((b, width, seen + width), dtype=torch.bool, device=device)
-        visible[:, :, :longest] = attention_mask[:, None].bool()
+        rows = torch.arange(b, device=device)[:, None]
+        own = logits[rows, chosen] if levels is None else levels.read(chosen, depth)
+        _score_children(paths, trie, own, chosen, keep)
+    return paths[:, value_edges], dropped, cache
+
+
+def _read_prompts(
+    model: PreTrainedModel | PeftModel,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    trie: PriceTrie | None,
+    *,
+    use_cache: bool,
+) -> tuple[torch.Tensor, DynamicCache | None]:
+    """Return the logits at the end of each prompt, and at every other node of a trie if given.
+
+    Returns:
+        (b, nodes, vocabulary), or (b, 1, vocabulary) without a trie; the cache.
+    """
+    b, longest = input_ids.shape
+    device = input_ids.device
+    lengths = attention_mask.sum(dim=1)
+    mask, added = attention_mask, 0
+    position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+    if trie is not None:
+        added = len(trie.depths) - 1
+        node_tokens, depths = _tensors(device, trie.node_tokens[1:], trie.depths[1:])
+        input_ids = torch.cat([input_ids, node_tokens.expand(b, added)], dim=1)
+        position_ids = torch.cat([position_ids, lengths[:, None] - 1 + depths], dim=1)
+        visible = torch.ones((b, longest + added, longest + added), dtype=torch.bool).tril()
+        visible = visible.to(device)
+        visible[:, :, :longest] &= attention_mask[:, None].bool()
+        visible[:, longest:, longest:] = torch.as_tensor(trie.paths_above, device=device)
+        mask = _additive(visible, model.dtype)
+    left_padded = bool(attention_mask[:, -1].all())
+    outputs = model(
+        input_ids=input_ids,
+        attention_mask=mask,
+        position_ids=position_ids,
+        use_cache=use_cache,
+        logits_to_keep=1 + added if left_padded else 0,
+    )
+    logits = outputs.logits
+    if not left_padded:
+        ends = logits[torch.arange(b, device=device), lengths - 1]
+        logits = torch.cat([ends[:, None], logits[:, longest:]], dim=1)
+    return logits, outputs.past_key_values
+
+
+class _Levels:
+    """Passes over the nodes of one level after the other, on the prompts' cached keys and values.
+
+    Args:
+        model: the model that read the prompts.
+        trie: of the prices.
+        attention_mask: (b, longest) of the prompts.
+        cache: of the prompts; it grows.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        trie: PriceTrie,
+        attention_mask: torch.Tensor,
+        cache: DynamicCache | None,
+    ) -> None:
+        self._model, self._trie, self._cache = model, trie, cache
+        self._prompts = attention_mask
+        self._seen = attention_mask.shape[1]
+        # where each node's keys and values lie in the cache
+        self._slots = torch.zeros(
+            (len(attention_mask), len(trie.depths)), dtype=torch.long, device=attention_mask.device
+        )
+
+    def read(self, chosen: torch.Tensor, depth: int) -> torch.Tensor:
+        """Return the logits (b, width, vocabulary) at nodes `chosen` (b, width) of one depth."""
+        b, width = chosen.shape
+        device, longest = chosen.device, self._prompts.shape[1]
+        own = self._seen + torch.arange(width, device=device)
+        self._slots.scatter_(1, chosen, own.expand(b, width))
+        visible = torch.zeros((b, width, self._seen + width), dtype=torch.bool, device=device)
+        visible[:, :, :longest] = self._prompts[:, None].bool()
         visible[:, torch.arange(width, device=device), own] = True
-        [above] = _tensors(device, np.array([trie.ancestors[n] for n in nodes.tolist()]))
-        for ancestors in above.view(len(nodes), depth - 1).T:
-            parents = ancestors[order[:, :width]]
-            visible.scatter_(2, slots.gather(1, parents)[:, :, None], True)
-        mask = torch.zeros(visible.shape, dtype=logits.dtype, device=device)
-        outputs = model(
+        [nodes] = _tensors(device, (self._trie.depths == depth).nonzero()[0])
+        for place in range(depth - 1):
+            above = torch.zeros(len(self._trie.depths), dtype=torch.long, device=device)
+            ancestors = [self._trie.ancestors[node][place] for node in nodes.tolist()]
+            above[nodes] = torch.tensor(ancestors, device=device)
+            visible.scatter_(2, self._slots.gather(1, above[chosen])[:, :, None], True)
+        [node_tokens] = _tensors(device, self._trie.node_tokens)
+        outputs = self._model(
             input_ids=node_tokens[chosen],
-            attention_mask=mask.masked_fill_(~visible, torch.finfo(mask.dtype).min)[:, None],
-            position_ids=(lengths + depth - 1)[:, None].expand(b, width),
-            past_key_values=cache,
+            attention_mask=_additive(visible, self._model.dtype),
+            position_ids=(self._prompts.sum(dim=1) + depth - 1)[:, None].expand(b, width),
+            past_key_values=self._cache,
             use_cache=True,
         )
-        _score_children(paths, trie, outputs.logits, chosen, keep)
-        seen += width
-    [value_edges] = _tensors(device, trie.value_edges)
-    return paths[:, value_edges], dropped, cache
+        self._seen += width
+        logits: torch.Tensor = outputs.logits
+        return logits
+
+
+def _additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return the mask (b, 1, queries, keys) that is added to scores: 0 where `visible`."""
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
 
 
 def _tensors(device: torch.device, *arrays: NDArray[np.int64]) -> list[torch.Tensor]:

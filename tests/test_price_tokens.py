@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -6,8 +8,15 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from pricer import price_tokens
 from pricer.errors import BaseModelError
-from pricer.price_tokens import _build_trie, build_price_trie, price_paths, score_prices
+from pricer.price_tokens import (
+    _build_trie,
+    _ended,
+    build_price_trie,
+    price_paths,
+    score_prices,
+)
 from pricer.prompts import build_prompt, encode_prompts
 
 # how numbers are split: one token a digit (SmolLM2, Qwen), up to three digits (Llama-3), up to two
@@ -75,11 +84,22 @@ def batch(tokenizer, summaries, *, side="left"):
     return input_ids, mask
 
 
+@pytest.fixture(params=["the trie at once", "level by level"])
+def way(request, monkeypatch):
+    """Either way to score the deeper levels, whichever is cheaper for the batch."""
+    monkeypatch.setattr(price_tokens, "PASS_TOKENS", 0 if "level" in request.param else 10**9)
+
+
+trie_of = functools.cache(build_price_trie)
+
+
 def score(family, summaries, *, max_price=999, side="left", max_dropped_mass=0.0):
     _, tokenizer, model = family
-    trie = build_price_trie(tokenizer, max_price)
     log_probs, dropped, _ = score_prices(
-        model, trie, *batch(tokenizer, summaries, side=side), max_dropped_mass=max_dropped_mass
+        model,
+        trie_of(tokenizer, max_price),
+        *batch(tokenizer, summaries, side=side),
+        max_dropped_mass=max_dropped_mass,
     )
     return log_probs.numpy(), dropped.numpy()
 
@@ -102,7 +122,7 @@ def brute_force(family, summary: str, max_price: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("max_price", [999, 1999])
-def test_the_distribution_is_brute_force_over_every_value(family, max_price):
+def test_the_distribution_is_brute_force_over_every_value(family, max_price, way):
     log_probs, dropped = score(family, SUMMARIES[:2], max_price=max_price)
     for row, summary in enumerate(SUMMARIES[:2]):
         expected = brute_force(family, summary, max_price)
@@ -120,7 +140,7 @@ def test_numbers_split_as_in_the_models_they_stand_for(family):
 
 
 @pytest.mark.parametrize("budget", [0.01, 0.2])
-def test_pruning_changes_no_more_than_it_says(family, budget):
+def test_pruning_changes_no_more_than_it_says(family, budget, way):
     exact, _ = score(family, SUMMARIES)
     pruned, dropped = score(family, SUMMARIES, max_dropped_mass=budget)
     assert (dropped <= budget + 1e-9).all()
@@ -133,7 +153,7 @@ def test_pruning_changes_no_more_than_it_says(family, budget):
 
 
 @pytest.mark.parametrize("budget", [0.0, 0.1])
-def test_a_batch_of_mixed_lengths_equals_one_by_one(family, budget):
+def test_a_batch_of_mixed_lengths_equals_one_by_one(family, budget, way):
     together, dropped = score(family, SUMMARIES, max_dropped_mass=budget)
     for row, summary in enumerate(SUMMARIES):
         alone, alone_dropped = score(family, [summary], max_dropped_mass=budget)
@@ -141,10 +161,27 @@ def test_a_batch_of_mixed_lengths_equals_one_by_one(family, budget):
         assert dropped[row] == pytest.approx(alone_dropped[0], abs=1e-6)
 
 
-def test_left_and_right_padding_agree(family):
+def test_left_and_right_padding_agree(family, way):
     left, _ = score(family, SUMMARIES[:8])
     right, _ = score(family, SUMMARIES[:8], side="right")
     np.testing.assert_allclose(left, right, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.1])
+def test_both_ways_say_the_same_and_each_is_taken_where_it_is_cheaper(family, budget, monkeypatch):
+    name, tokenizer, model = family
+    deepest = build_price_trie(tokenizer, 999).depths.max()
+    passes = []
+    hook = model.register_forward_hook(lambda *_: passes.append(1))
+    alone, alone_dropped = score(family, SUMMARIES[:1], max_dropped_mass=budget)
+    assert len(passes) == 1
+    score(family, SUMMARIES, max_dropped_mass=budget)
+    assert len(passes) == 1 + 1 + deepest
+    monkeypatch.setattr(price_tokens, "PASS_TOKENS", 0)
+    levels, levels_dropped = score(family, SUMMARIES[:1], max_dropped_mass=budget)
+    hook.remove()
+    np.testing.assert_allclose(levels, alone, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(levels_dropped, alone_dropped, rtol=0, atol=1e-6)
 
 
 @given(
@@ -158,8 +195,13 @@ def test_every_value_is_reached_and_no_path_begins_another(drawn):
         for path in drawn
         if not any(other[: len(path)] == path for other in drawn if other != path)
     ]
-    trie = _build_trie(prefix_free)
-    for path, edge in zip(prefix_free, trie.value_edges, strict=True):
+    check_every_value_is_reached(prefix_free)
+
+
+def check_every_value_is_reached(paths):
+    """Each value's tokens lead along edges to an edge of its own, and no further."""
+    trie = _build_trie(paths)
+    for path, edge in zip(paths, trie.value_edges, strict=True):
         node = 0
         for token in path:
             [step] = [
@@ -168,7 +210,26 @@ def test_every_value_is_reached_and_no_path_begins_another(drawn):
             below = np.flatnonzero(trie.node_edges == step)
             node = below[0] if len(below) else None
         assert step == edge and node is None  # the path ends there
-    assert len(set(trie.value_edges)) == len(prefix_free)
+    assert len(set(trie.value_edges)) == len(paths)
+
+
+@given(st.sets(st.integers(10, 1300).map(str), max_size=40), st.sampled_from([9, 99, 300, 1300]))
+def test_no_number_begins_another_once_ended_whatever_digits_a_vocabulary_merges(merged, max_price):
+    pieces = {*"0123456789"} | merged
+    end = 0
+
+    def tokens(number: str) -> list[int]:
+        if not number:
+            return []
+        longest = next(n for n in range(4, 0, -1) if number[:n] in pieces and len(number) >= n)
+        return [int(f"1{number[:longest]}"), *tokens(number[longest:])]
+
+    paths = [tokens(str(value)) for value in range(max_price + 1)]
+    ended = _ended(paths, [[end]] * len(paths))
+    assert all(one in (path, [*path, end]) for one, path in zip(ended, paths, strict=True))
+    whole = {tuple(path) for path in ended}
+    assert not any(path[:length] in whole for path in whole for length in range(1, len(path)))
+    check_every_value_is_reached(ended)
 
 
 def test_a_tokenizer_that_merges_the_prefix_with_the_number_is_refused():
