@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from pricer.base_model import choose_device, choose_dtype, load_base_model, load_tokenizer
 from pricer.distribution import calibration_offsets, prediction_columns
 from pricer.errors import run_stage
 from pricer.files import read_parquet, write_json, write_parquet
 from pricer.params import read_params
-from pricer.predictor import load_adapter, parse_price, predict_distributions
+from pricer.predictor import Predictor, parse_price
 
 
 def main(
@@ -22,31 +21,21 @@ def main(
 ) -> None:
     """Write `predictions_file` and `calibration_file`; without an adapter, the base model's."""
     params = read_params()
-    device = choose_device(params.quantization.device)
-    dtype = choose_dtype(params.quantization.dtype, device)
-    quantization = params.quantization.model_dump(exclude={"device", "dtype"})
-    model = load_base_model(base_model_dir, device=device, dtype=dtype, **quantization)
-    tokenizer = load_tokenizer(base_model_dir)
-    if adapter_dir:
-        model = load_adapter(model, adapter_dir, dtype)
-    settings = params.predict.model_dump(include={"max_price", "max_dropped_mass", "batch_size"})
+    predictor = Predictor(
+        base_model_dir,
+        adapter_dir,
+        quantization=params.quantization.model_dump(),
+        **params.predict.model_dump(exclude={"calibration_size"}),
+    )
 
     validation = read_parquet(prompts_dir / "validation.parquet")
     validation = validation.head(params.predict.calibration_size)
-    known = predict_distributions(
-        model, tokenizer, validation["prompt"].tolist(), max_new_tokens=0, **settings
-    )
+    known = predictor.distributions(validation["prompt"].tolist(), progress=True)
     offsets = calibration_offsets(validation["price"], known.probabilities)
 
     test = read_parquet(prompts_dir / "test.parquet")
     started = time.perf_counter()
-    found = predict_distributions(
-        model,
-        tokenizer,
-        test["prompt"].tolist(),
-        max_new_tokens=params.predict.max_new_tokens,
-        **settings,
-    )
+    found = predictor.distributions(test["prompt"].tolist(), greedy=True, progress=True)
     elapsed_s = time.perf_counter() - started
     greedy = pd.Series([parse_price(text) for text in found.greedy_texts], dtype=float)
     columns = prediction_columns(test["price"], found.probabilities, offsets)

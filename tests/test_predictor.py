@@ -1,4 +1,7 @@
 import copy
+import inspect
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +12,22 @@ from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig
 
 from pricer.base_model import load_base_model
-from pricer.errors import BaseModelError
-from pricer.predictor import load_adapter, parse_price, predict_distributions
-from pricer.price_tokens import score_prices
+from pricer.distribution import calibrated, interval, quantile
+from pricer.errors import BaseModelError, PricerError
+from pricer.params import read_params
+from pricer.predictor import (
+    QUANTIZATION,
+    Predictor,
+    load_adapter,
+    parse_price,
+    predict_distributions,
+)
+from pricer.price_tokens import build_price_trie, score_prices
 from pricer.prompts import build_prompt
+
+from .conftest import ROOT
+
+EXACT = QUANTIZATION | {"device": "cpu", "dtype": "float32", "load_in_4bit": False}
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +71,8 @@ def distributions(model, tokenizer, prompts, batch_size=8, max_new_tokens=4):
     return predict_distributions(
         model,
         tokenizer,
+        build_price_trie(tokenizer, 999),
         prompts,
-        max_price=999,
         max_dropped_mass=0.01,
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
@@ -94,9 +109,13 @@ def test_without_greedy_text_the_distributions_are_the_same(model, tokenizer, it
     np.testing.assert_array_equal(alone.probabilities, both.probabilities)
 
 
-def test_half_the_batch_is_tried_when_memory_runs_out(model, tokenizer, items, monkeypatch, capsys):
+def test_half_the_batch_is_tried_when_memory_runs_out_and_said_once(
+    base_model_dir, items, monkeypatch, capsys
+):
     prompts = mixed_prompts(items)
-    expected = distributions(model, tokenizer, prompts, max_new_tokens=0)
+    predictor = Predictor(base_model_dir, quantization=EXACT, batch_size=16)
+    expected = predictor.distributions(prompts)
+    capsys.readouterr()
 
     def little_memory(model, trie, input_ids, *args, **kwargs):
         if len(input_ids) > 4:
@@ -104,10 +123,12 @@ def test_half_the_batch_is_tried_when_memory_runs_out(model, tokenizer, items, m
         return score_prices(model, trie, input_ids, *args, **kwargs)
 
     monkeypatch.setattr("pricer.predictor.score_prices", little_memory)
-    found = distributions(model, tokenizer, prompts, batch_size=16, max_new_tokens=0)
-    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-6)
+    for _ in range(2):
+        found = predictor.distributions(prompts)
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-6)
     said = capsys.readouterr()
-    assert (said.out + said.err).count("out of memory: predict.batch_size 4 from here on") == 1
+    assert "out of memory: predict.batch_size 4 from here on" in said.err and not said.out
+    assert said.err.count("out of memory") == 2  # 16 to 8, 8 to 4, and no more
 
 
 def test_the_adapter_gives_what_merged_weights_give(model, base_model_dir, tokenizer, items):
@@ -166,5 +187,105 @@ def test_an_adapter_that_is_not_there_or_does_not_fit_ends_in_one_line(model, tm
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4}')
     (tmp_path / "adapter_model.safetensors").write_bytes(b"cut off")
     with pytest.raises(BaseModelError, match="cannot be put on this base model") as error:
-        load_adapter(model, tmp_path, torch.float32)
+        load_adapter(copy.deepcopy(model), tmp_path, torch.float32)
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def adapter_dir(model, tmp_path_factory) -> Path:
+    """An adapter that changes what the model says."""
+    torch.manual_seed(6)
+    config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    tuned = get_peft_model(copy.deepcopy(model), config)
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    folder = tmp_path_factory.mktemp("adapter")
+    tuned.save_pretrained(folder)
+    return folder
+
+
+def test_two_folders_make_a_predictor_and_its_intervals_are_marked_raw(
+    model, base_model_dir, adapter_dir, tokenizer, items
+):
+    summaries = items["summary"][:6].tolist()
+    predictor = Predictor(base_model_dir, adapter_dir, quantization=EXACT, max_dropped_mass=0.01)
+    estimates = predictor.predict(summaries, distribution=True)
+    tuned = load_adapter(copy.deepcopy(model), adapter_dir, torch.float32)
+    prompts = [build_prompt(summary) for summary in summaries]
+    expected = distributions(tuned, tokenizer, prompts, max_new_tokens=0).probabilities
+    np.testing.assert_allclose([e.probabilities for e in estimates], expected, atol=1e-6)
+    assert [e.price_usd for e in estimates] == quantile(expected, 0.5).tolist()
+    base = Predictor(str(base_model_dir), quantization=EXACT).predict(summaries, distribution=True)
+    assert np.abs(base[0].probabilities - expected[0]).max() > 1e-3
+    for level in (1, 80, 99):
+        raw = predictor.predict(summaries, level=level)
+        assert not any(estimate.calibrated for estimate in raw)
+        ends = np.transpose([(estimate.low_usd, estimate.high_usd) for estimate in raw])
+        np.testing.assert_allclose(ends, interval(expected, level / 100))
+
+
+def test_with_offsets_intervals_are_calibrated(base_model_dir, items):
+    summaries = items["summary"][:3].tolist()
+    predictor = Predictor(base_model_dir, offsets={"80": 0.3, "50": 0.1}, quantization=EXACT)
+    found = predictor.predict(summaries, distribution=True)
+    assert all(estimate.calibrated for estimate in found)
+    rows = np.array([estimate.probabilities for estimate in found])
+    low, high = calibrated(*interval(rows, 0.8), 0.3)
+    np.testing.assert_allclose([estimate.low_usd for estimate in found], low, atol=0.005)
+    np.testing.assert_allclose([estimate.high_usd for estimate in found], high, atol=0.005)
+    with pytest.raises(PricerError, match="an interval of 90% cannot be had"):
+        predictor.predict(summaries, level=90)
+
+
+def test_what_cannot_be_asked_of_a_predictor_is_told(base_model_dir, tmp_path):
+    with pytest.raises(BaseModelError, match="no adapter there"):
+        Predictor(base_model_dir, tmp_path, quantization=EXACT)
+    predictor = Predictor(base_model_dir, quantization=EXACT)
+    with pytest.raises(PricerError, match="a whole percent from 1 to 99, got 100"):
+        predictor.predict(["kettle"], level=100)
+    with pytest.raises(PricerError, match="median, mean, mode or greedy, got 'best'"):
+        predictor.predict(["kettle"], point="best")
+
+
+def test_a_predictors_defaults_are_the_committed_params():
+    params = read_params(ROOT / "params.yaml")
+    wanted = params.predict.model_dump(exclude={"calibration_size"})
+    wanted |= {"quantization": params.quantization.model_dump(), "cutoff": params.prompts.cutoff}
+    signature = inspect.signature(Predictor.__init__)
+    assert {name: signature.parameters[name].default for name in wanted} == wanted
+
+
+def test_threads_get_what_one_after_the_other_gives(base_model_dir, adapter_dir, items):
+    """Calls that differ in products, batches, point and interval, all at once, more than once."""
+    predictor = Predictor(base_model_dir, adapter_dir, quantization=EXACT, batch_size=4)
+    points = ("median", "greedy", "mean", "mode")
+
+    def call(n: int):
+        some = items["summary"][3 * n : 3 * n + 1 + n % 6].tolist()
+        return predictor.predict(some, point=points[n % 4], level=50 + n)
+
+    serial = [call(n) for n in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(call, [*range(8)] * 2)) == serial * 2
+
+
+def test_no_more_is_dropped_than_asked_where_much_of_the_mass_is_no_price(model, tokenizer, items):
+    """A number that goes on past the highest price counts at its first token, not in the end."""
+    prompts = [build_prompt(text) for text in items["summary"][:8]]
+    drifting = copy.deepcopy(model)
+    drifting.register_forward_hook(lambda layer, inputs, output: _favour(output, tokenizer))
+    found = distributions(drifting, tokenizer, prompts, max_new_tokens=0)
+    assert (found.price_mass < 0.5).all() and (found.dropped_mass > 0).any()
+    assert (found.dropped_mass <= 0.01).all()
+
+
+def _favour(output, tokenizer):
+    """Make a letter likely after a digit, a digit after the prompt."""
+    [letter] = tokenizer("k", add_special_tokens=False)["input_ids"]
+    digits = [tokenizer(str(n), add_special_tokens=False)["input_ids"][0] for n in range(10)]
+    if output.logits.shape[1] > 1 or output.past_key_values.get_seq_length() == 0:
+        output.logits[..., letter] += 20
+    else:
+        output.logits[..., digits] += 20
+    return output
