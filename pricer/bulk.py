@@ -2,56 +2,83 @@
 
 import csv
 import json
-import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.json
 import pyarrow.parquet
 from tqdm import tqdm
 
 from pricer.errors import ItemsError
 from pricer.files import writing
 
-CHUNK = 512  # products in memory at once
+CHUNK = 128  # products in memory at once: a few batches
 READS = (".txt", ".jsonl", ".csv", ".parquet")
 WRITES = (".jsonl", ".csv", ".parquet")
 
+STDIN = Path("-")
+
 Row = dict[str, Any]
+Estimate = Callable[[list[Row]], list[Row]]
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(source: Path) -> Iterator[Row]:
     """Yield products one by one, each with a `summary`; "-" reads one description a line.
 
     Raises:
-        ItemsError: the file is missing, of another type, not readable, or has no `summary`.
+        ItemsError: the file is missing, of another type, not readable or empty, or a product has
+            no `summary`, or an `id` of another kind than the first.
     """
-    if str(path) == "-":
-        yield from ({"summary": line.rstrip("\n")} for line in sys.stdin if line.strip())
-        return
-    kind = path.suffix.lower()
-    if kind not in READS:
-        raise ItemsError(f"{path}: unknown file type, must end in {', '.join(READS)}")
-    if not path.exists():
-        raise ItemsError(f"{path}: no such file")
+    read = _reader(source)
+    number, first_id = 0, None
     try:
-        for number, row in enumerate(_READERS[kind](path), start=1):
-            if not isinstance(row, dict) or not str(row.get("summary") or "").strip():
-                raise ItemsError(f"{path} product {number}: no summary")
+        for number, row in enumerate(read(source), start=1):
+            if not isinstance(row, dict) or not _is_text(row.get("summary")):
+                raise ItemsError(f"{source} product {number}: no summary")
+            own_id = row.get("id")
+            first_id = own_id if number == 1 else first_id
+            # they share a column of a CSV or Parquet file in the end
+            if type(own_id) is not type(first_id) or not isinstance(own_id, int | str | None):
+                raise ItemsError(
+                    f"{source} product {number}: ids must be all whole numbers, all text or none, "
+                    f"got {own_id!r}"
+                )
             yield row
     except UnicodeDecodeError as error:
-        raise ItemsError(f"{path}: not UTF-8 text (byte {error.start})") from None
+        raise ItemsError(f"{source}: not UTF-8 text (byte {error.start})") from None
     except (json.JSONDecodeError, csv.Error, pa.ArrowInvalid) as error:
-        raise ItemsError(f"{path}: not readable ({error}); is the file complete?") from None
+        raise ItemsError(f"{source}: not readable ({error}); is the file complete?") from None
+    if not number:
+        raise ItemsError(f"{source}: no products in it")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _reader(source: Path) -> Callable[[Path], Iterator[Row]]:
+    if source == STDIN:
+        return lambda _: _lines(sys.stdin)
+    kind = source.suffix.lower()
+    if kind not in READS:
+        raise ItemsError(f"{source}: unknown file type, must end in {', '.join(READS)}")
+    if not source.exists():
+        raise ItemsError(f"{source}: no such file")
+    return _READERS[kind]
+
+
+def _lines(stream: Iterable[str]) -> Iterator[Row]:
+    return ({"summary": line.rstrip("\n")} for line in stream if line.strip())
 
 
 def _read_txt(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8") as lines:
-        yield from ({"summary": line.rstrip("\n")} for line in lines if line.strip())
+        yield from _lines(lines)
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
@@ -78,90 +105,149 @@ _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 }
 
 
+def estimates(
+    products: Iterator[Row], estimate: Estimate, *, source: Path, done: int = 0
+) -> Generator[list[Row], None, None]:
+    """Yield the rows of one chunk of products after the other, with a progress bar on stderr.
+
+    Args:
+        products: those to come.
+        estimate: a chunk of products to their rows.
+        source: where they come from; it is counted, for the time left.
+        done: how many came before.
+    """
+    chunk = list(islice(products, CHUNK))  # what cannot be read at all shows no bar
+    with tqdm(desc="predict", unit="item", initial=done, total=_count(source)) as bar:
+        while chunk:
+            yield estimate(chunk)
+            bar.update(len(chunk))
+            chunk = list(islice(products, CHUNK))
+
+
+def _count(source: Path) -> int | None:
+    """Return how many products there are, None where it cannot be known."""
+    kind = source.suffix.lower()
+    if source == STDIN:
+        return None
+    if kind == ".parquet":
+        return int(pa.parquet.read_metadata(source).num_rows)
+    if kind == ".csv":
+        with source.open(encoding="utf-8", errors="replace", newline="") as rows:
+            try:
+                return sum(1 for fields in csv.reader(rows) if fields) - 1
+            except csv.Error:  # told when that row is read
+                return None
+    with source.open("rb") as lines:
+        return sum(1 for line in lines if line.strip())
+
+
 def partial_file(out: Path) -> Path:
     """Return where the rows of an unfinished `out` are kept."""
     return out.with_name(f"{out.name}.partial.jsonl")
 
 
-def predict_file(
-    source: Path, out: Path, estimate: Callable[[list[Row]], list[Row]], *, resume: bool
-) -> int:
+def predict_file(source: Path, out: Path, estimate: Estimate, *, options: Row, resume: bool) -> int:
     """Write a row for each product of `source` to `out` and return how many there are.
 
-    Rows gather in a JSONL file beside `out`, chunk by chunk; an interruption leaves it complete
-    up to a row, and `resume` goes on after it. `out` appears when all is done.
+    Rows gather in a JSONL file beside `out`, chunk by chunk, after a first line with `options`; an
+    interruption leaves it complete up to a row, and `resume` goes on after it. `out` appears when
+    all is done.
 
     Args:
         source: see `read_rows`.
         out: a JSONL, CSV or Parquet file.
-        estimate: a chunk of products to their rows.
-        resume: go on where an earlier, interrupted call ended.
+        estimate: a chunk of products to their rows, which repeat the `summary`.
+        options: JSON values of all that shapes a row besides its product.
+        resume: go on where an earlier, interrupted call with the same products and options ended.
 
     Raises:
-        ItemsError: `source` cannot be used, or `out` has another file type.
+        ItemsError: `source` cannot be used, `out` has another file type, or what there is to
+            resume has other products or options.
     """
-    if out.suffix.lower() not in WRITES:
+    kind = out.suffix.lower()
+    if kind not in WRITES:
         raise ItemsError(f"{out}: unknown file type, must end in {', '.join(WRITES)}")
     partial = partial_file(out)
-    done = _keep_whole_rows(partial) if resume and partial.exists() else 0
-    rows = islice(read_rows(source), done, None)
-    chunk = list(islice(rows, CHUNK))  # what cannot be read at all leaves nothing behind
-    if not chunk and not done:
-        raise ItemsError(f"{source}: no products in it")
-    with (
-        partial.open("a" if done else "w", encoding="utf-8") as stream,
-        tqdm(desc="predict", unit="item", initial=done, total=_count(source)) as bar,
-    ):
-        while chunk:
-            for row in estimate(chunk):
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-            stream.flush()
-            done += len(chunk)
-            bar.update(len(chunk))
-            chunk = list(islice(rows, CHUNK))
-    if out.suffix.lower() == ".jsonl":
-        os.replace(partial, out)
-    else:
-        with writing(out) as temporary:
-            convert = _to_csv if out.suffix.lower() == ".csv" else _to_parquet
-            convert(partial, temporary)
-        partial.unlink()
+    products = read_rows(source)
+    done = _rows_done(partial, products, options) if resume and partial.exists() else 0
+    # closed before an error is told, so that the bar does not follow it
+    with closing(estimates(products, estimate, source=source, done=done)) as chunks:
+        first = next(chunks, [])  # a source that cannot be read leaves nothing behind
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("a" if done else "w", encoding="utf-8") as stream:
+            if not done:
+                stream.write(_line({"options": options}))
+            for rows in chain([first], chunks):
+                stream.writelines(map(_line, rows))
+                stream.flush()
+                done += len(rows)
+    with writing(out) as temporary:
+        _WRITERS[kind](partial, temporary)
+    partial.unlink()
     return done
 
 
-def _count(source: Path) -> int | None:
-    """Return how many products there are, where that costs no more than a look at the file."""
-    if source.suffix.lower() == ".parquet":
-        return int(pa.parquet.read_metadata(source).num_rows)
-    if source.suffix.lower() in (".txt", ".jsonl"):
-        with source.open("rb") as lines:
-            return sum(1 for line in lines if line.strip())
-    return None
+def _line(row: Row) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _keep_whole_rows(partial: Path) -> int:
-    """Cut what a kill left half-written off the end; return how many rows remain."""
-    rows = end = 0
+def _rows_done(partial: Path, products: Iterator[Row], options: Row) -> int:
+    """Return how many rows of `partial` are complete, and take their products from `products`.
+
+    What a kill left half-written is cut off the end.
+
+    Raises:
+        ItemsError: the rows are of other options or products.
+    """
+    end = 0
     with partial.open("rb+") as stream:
         for line in stream:
-            if not line.endswith(b"\n"):
-                break
-            rows, end = rows + 1, end + len(line)
+            end += len(line) if line.endswith(b"\n") else 0
         stream.truncate(end)
-    return rows
+    if not end:
+        return 0
+    otherwise = f"repeat the command that {partial} is from, or remove it"
+    with partial.open(encoding="utf-8") as stream:
+        before = json.loads(stream.readline()).get("options", {})
+    changed = [key for key, value in options.items() if before.get(key) != value]
+    if changed:
+        raise ItemsError(f"cannot resume with another {', '.join(changed)}: {otherwise}")
+    done = 0
+    for done, row in enumerate(_rows(partial), start=1):
+        product = next(products, {})
+        if any(row.get(key) != product.get(key) for key in ("id", "summary")):
+            raise ItemsError(f"cannot resume: product {done} is another one: {otherwise}")
+    return done
 
 
-def _to_csv(partial: Path, out: Path) -> None:
+def _rows(partial: Path) -> Iterator[Row]:
+    """Yield the rows after the first line."""
+    return islice(_read_jsonl(partial), 1, None)
+
+
+def _write_jsonl(partial: Path, out: Path) -> None:
+    with partial.open("rb") as rows, out.open("wb") as stream:
+        rows.readline()
+        shutil.copyfileobj(rows, stream)
+
+
+def _write_csv(partial: Path, out: Path) -> None:
     with out.open("w", encoding="utf-8", newline="") as stream:
-        writer = None
-        for row in _read_jsonl(partial):
-            if writer is None:
-                writer = csv.DictWriter(stream, fieldnames=list(row))
-                writer.writeheader()
-            writer.writerow(row)
+        writer = csv.DictWriter(stream, fieldnames=list(next(_rows(partial))))
+        writer.writeheader()
+        writer.writerows(_rows(partial))
 
 
-def _to_parquet(partial: Path, out: Path) -> None:
-    with pa.json.open_json(partial) as batches, pa.parquet.ParquetWriter(out, batches.schema) as f:
-        for batch in batches:
-            f.write_batch(batch)
+def _write_parquet(partial: Path, out: Path) -> None:
+    rows = _rows(partial)
+    schema = pa.Table.from_pylist([next(_rows(partial))]).schema
+    with pa.parquet.ParquetWriter(out, schema) as file:
+        while chunk := list(islice(rows, CHUNK)):
+            file.write_table(pa.Table.from_pylist(chunk, schema))
+
+
+_WRITERS: dict[str, Callable[[Path, Path], None]] = {
+    ".jsonl": _write_jsonl,
+    ".csv": _write_csv,
+    ".parquet": _write_parquet,
+}

@@ -1,9 +1,10 @@
 """The `pricer` command."""
 
+import hashlib
 import json
 import os
 import sys
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,15 +13,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pricer.bulk import Row, partial_file, predict_file, read_rows
-from pricer.errors import ItemsError, explain
+from pricer.bulk import (
+    Row,
+    estimates,
+    partial_file,
+    predict_file,
+    read_rows,
+)
+from pricer.errors import ItemsError, PricerError, explain
 
 if TYPE_CHECKING:
     from pricer.predictor import PriceEstimate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-SHOWN = 1000  # products without --output: more belong into a file
+SHOWN = 1000  # products in a table: more belong into a file
 
 
 @app.callback()
@@ -45,16 +52,7 @@ def predict(
     resume: Annotated[bool, typer.Option(help="go on with an interrupted --output")] = False,
 ) -> None:
     """Price one product, or all in a file, with the adapter that `dvc repro` trained."""
-    if (description is None) == (file is None):
-        raise ItemsError("give either a description or --file")
-    if output and not file:
-        raise ItemsError("--output is for the products of --file")
-    if resume and not output:
-        raise ItemsError("--resume goes on with an --output file: name it")
-    if output and not resume and partial_file(output).exists():
-        raise ItemsError(
-            f"{partial_file(output)} is an interrupted run's: add --resume, or remove it"
-        )
+    _check_options(description, file, output, resume)
     # torch takes seconds to import: only a command that predicts waits for it
     from pricer.predictor import Predictor
 
@@ -63,38 +61,82 @@ def predict(
     sketched = description is not None and console.is_terminal
 
     def estimate(products: list[Row]) -> list[Row]:
-        estimates = predictor.predict(
+        found = predictor.predict(
             products, point=point, level=interval, distribution=distribution or sketched
         )
-        return [_row(product, found) for product, found in zip(products, estimates, strict=True)]
+        return [_row(product, one) for product, one in zip(products, found, strict=True)]
 
     if file and output:
-        count = predict_file(file, output, estimate, resume=resume)
+        options = {
+            "interval": interval,
+            "point": point or predictor.point,
+            "distribution": distribution,
+            # what changes the estimates changes the calibration
+            "model": hashlib.sha256(json.dumps(predictor.offsets).encode()).hexdigest(),
+        }
+        try:
+            count = predict_file(file, output, estimate, options=options, resume=resume)
+        except KeyboardInterrupt:
+            raise PricerError("interrupted: the same command with --resume goes on") from None
         print(f"{count} products: {output}", file=sys.stderr)
         return
-    products = list(islice(read_rows(file), SHOWN + 1)) if file else [{"summary": description}]
-    if len(products) > SHOWN:
-        raise ItemsError(f"more than {SHOWN} products: name a file with --output")
-    rows = estimate(products)
-    if not console.is_terminal:
-        for row in rows:
-            print(json.dumps(row, ensure_ascii=False))
+    if file is None:
+        rows = estimate([{"summary": description}])
+        if not console.is_terminal:
+            _print_lines(rows)
+            return
+        console.print(_table(rows))
+        console.print(sketch(rows[0]["probabilities"], width=min(console.width - 4, 60)))
         return
-    table = Table("description", "price", f"{interval}% interval", box=None)
+    products = read_rows(file)
+    if not console.is_terminal:
+        for rows in estimates(products, estimate, source=file):
+            _print_lines(rows)
+        return
+    shown = list(islice(products, SHOWN + 1))
+    if len(shown) > SHOWN:
+        raise ItemsError(f"more than {SHOWN} products: name a file with --output")
+    chunks = estimates(iter(shown), estimate, source=file)
+    console.print(_table(list(chain.from_iterable(chunks))))
+
+
+def _check_options(
+    description: str | None, file: Path | None, output: Path | None, resume: bool
+) -> None:
+    if (description is None) == (file is None):
+        raise ItemsError("give either a description or --file")
+    if output and not file:
+        raise ItemsError("--output is for the products of --file")
+    if file and output and file.resolve() == output.resolve():
+        raise ItemsError(f"--output {output} is the file of the products: name another")
+    if resume and not output:
+        raise ItemsError("--resume goes on with an --output file: name it")
+    if output and not resume and partial_file(output).exists():
+        raise ItemsError(
+            f"{partial_file(output)} is an interrupted run's: add --resume, or remove it"
+        )
+
+
+def _print_lines(rows: list[Row]) -> None:
+    for row in rows:
+        print(json.dumps(row, ensure_ascii=False))
+    sys.stdout.flush()  # a reader that has gone is told here, where the command can end quietly
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table("description", "price", f"{rows[0]['interval']}% interval", box=None)
     for row in rows:
         table.add_row(
             escape(" ".join(str(row["summary"]).split())[:80]),
             f"${row['price_usd']:,.2f}",
             f"${row['low_usd']:,.2f} to ${row['high_usd']:,.2f}",
         )
-    console.print(table)
-    if sketched:
-        console.print(sketch(rows[0]["probabilities"], width=min(console.width - 4, 60)))
+    return table
 
 
 def _row(product: Row, found: "PriceEstimate") -> Row:
     """Return what is written about a product."""
-    row = {"id": product["id"]} if "id" in product else {}
+    row = {"id": product["id"]} if product.get("id") is not None else {}
     row |= {key: value for key, value in vars(found).items() if key != "probabilities"}
     row["summary"] = product["summary"]
     if found.probabilities is not None:

@@ -1,10 +1,12 @@
 """`pricer predict` on what a real pipeline left."""
 
 import json
+import signal
 
 import pandas as pd
 import pytest
 
+from pricer.bulk import partial_file
 from pricer.cli import sketch
 from pricer.predictor import Predictor
 
@@ -32,6 +34,44 @@ def test_one_description_is_a_json_line_where_nobody_looks(reproduced):
     assert row["summary"] == "A steel kettle [bold], 1.7 litres"
 
 
+@pytest.mark.parametrize("source", ["products.txt", "-"])
+def test_any_number_of_products_comes_out_as_json_lines(reproduced, tmp_path, source):
+    """Where nobody looks; a table on a terminal has its limit."""
+    text = "".join(f"kettle {n}\n" for n in range(1100))
+    (tmp_path / "products.txt").write_text(text)
+    named = source if source == "-" else str(tmp_path / source)
+    done = reproduced.run("pricer", "predict", "--file", named, input=text)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["summary"] for row in rows] == text.splitlines()
+    assert "item/s" in done.stderr and "out of memory" not in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(reproduced, tmp_path):
+    (tmp_path / "products.txt").write_text("".join(f"kettle {n}\n" for n in range(1100)))
+    command = f"pricer predict --file {tmp_path}/products.txt | head -n 1"
+    done = reproduced.run("bash", "-c", command)
+    assert len(done.stdout.splitlines()) == 1 and "kettle 0" in done.stdout
+    assert not [word for word in ("Traceback", "pricer:", "Broken") if word in done.stderr]
+    assert "1100/1100" not in done.stderr  # nothing is priced that nobody reads
+
+
+def test_an_interrupted_file_is_resumed_with_the_same_options_alone(reproduced, tmp_path):
+    source, out = tmp_path / "in.txt", tmp_path / "out.parquet"
+    source.write_text("".join(f"kettle {n}\n" for n in range(1000)))
+    command = ["pricer", "predict", "--file", str(source), "--output", str(out)]
+    running = reproduced.start(*command)
+    while not partial_file(out).exists():
+        assert running.poll() is None, running.communicate()
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate()
+    assert said.splitlines()[-1] == "pricer: interrupted: the same command with --resume goes on"
+    assert running.returncode == 1 and not out.exists() and partial_file(out).exists()
+    failed = reproduced.run(*command, "--resume", "--interval", "50", ok=False)
+    assert "pricer: cannot resume with another interval" in failed.stderr
+    reproduced.run(*command, "--resume")
+    assert len(pd.read_parquet(out)) == 1000 and not partial_file(out).exists()
+
+
 def test_descriptions_come_from_stdin(reproduced):
     done = reproduced.run("pricer", "predict", "--file", "-", input="kettle\n\nlamp\n")
     assert [json.loads(line)["summary"] for line in done.stdout.splitlines()] == ["kettle", "lamp"]
@@ -45,6 +85,8 @@ def test_descriptions_come_from_stdin(reproduced):
         (["kettle", "--output", "x.jsonl"], "--output is for the products of --file"),
         (["--file", "nowhere.txt", "--resume"], "--resume goes on with an --output file"),
         (["--file", "nowhere.txt", "--output", "x.jsonl"], "nowhere.txt: no such file"),
+        (["--file", "nowhere.csv"], "nowhere.csv: no such file"),
+        (["--file", "x.csv", "--output", "./x.csv"], "x.csv is the file of the products"),
         (["kettle", "--interval", "99"], "an interval of 99% cannot be had: calibrated are 1 to 9"),
         (["kettle", "--interval", "101"], "Invalid value for '--interval'"),
         (["   "], "product 1: no description"),
