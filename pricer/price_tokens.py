@@ -11,9 +11,9 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from pricer.errors import BaseModelError
 from pricer.prompts import PREFIX, build_completion, encode_prompts
 
-# A pass costs about as much as this many tokens more in another: the weights are read and
-# dequantized again (SmolLM2 in nf4 on two CPU cores, docs/decisions/0004)
-PASS_TOKENS = 100
+# What a pass is worth: it reads and dequantizes the weights again, so this many tokens more in
+# another pass cost less (SmolLM2 in nf4 on two CPU cores, docs/decisions/0004)
+PASS_TOKENS = 200
 
 
 @dataclass(frozen=True)
