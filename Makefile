@@ -4,7 +4,7 @@ BIN := .venv/bin
 # the stages and DVC find the environment's own python first
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test test-llama3 bench lint format clean
+.PHONY: help repro test test-llama3 bench lint format clean clean-checkpoints
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -33,6 +33,9 @@ lint: .venv/ready  ## check style and types
 format: .venv/ready  ## fix style
 	@ruff check --fix .
 	@ruff format .
+
+clean-checkpoints:  ## remove what interrupted training runs would resume from
+	rm -rf .checkpoints
 
 clean:  ## remove the environment and tool caches; data, metrics and the DVC cache stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

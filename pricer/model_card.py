@@ -1,10 +1,10 @@
 """The README that travels with an adapter: what it is and what made it, nothing measured."""
 
-import hashlib
 import json
 from pathlib import Path
 
 from pricer.params import Params
+from pricer.provenance import file_sha256
 
 SECTIONS = ("quantization", "lora", "train")
 
@@ -21,7 +21,7 @@ def adapter_card(params: Params, base_model_dir: Path, prompts_dir: Path) -> str
         for key, value in getattr(params, section).model_dump().items()
     ]
     hashes = [
-        f"| `{split}.parquet` | `{_sha256(prompts_dir / f'{split}.parquet')}` |"
+        f"| `{split}.parquet` | `{file_sha256(prompts_dir / f'{split}.parquet')}` |"
         for split in ("train", "validation")
     ]
     return "\n".join(
@@ -50,8 +50,3 @@ def adapter_card(params: Params, base_model_dir: Path, prompts_dir: Path) -> str
             "",
         ]
     )
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -188,6 +188,7 @@ class Train(Section):
     save_strategy: Literal["no", "steps"]
     save_steps: Count
     save_total_limit: Count
+
     report_to: list[Literal["wandb", "tensorboard", "mlflow"]]
     """Trackers beside DVCLive."""
     seed: Seed

@@ -1,6 +1,7 @@
 """Prediction: descriptions to prompts, prompts in batches to distributions over prices."""
 
 import json
+import os
 import re
 import sys
 import threading
@@ -107,7 +108,7 @@ class Predictor:
         cutoff: int = 96,
         point: str = "median",
         max_price: int = 999,
-        max_dropped_mass: float = 0.05,
+        max_dropped_mass: float = 0.2,
         batch_size: int = 32,
         max_new_tokens: int = 8,
     ) -> None:
@@ -392,9 +393,12 @@ def _predict_batch(
     longest = max(map(len, encoded))
     input_ids = torch.full((len(encoded), longest), int(tokenizer.pad_token_id))
     attention_mask = torch.zeros_like(input_ids)
+    # padded after what all prompts begin with, so that it is read once for all
+    shared = min(len(os.path.commonprefix(encoded)), min(map(len, encoded)) - 1)
     for row, ids in enumerate(encoded):
-        input_ids[row, longest - len(ids) :] = torch.tensor(ids)
-        attention_mask[row, longest - len(ids) :] = 1
+        places = [*range(shared), *range(longest - len(ids) + shared, longest)]
+        input_ids[row, places] = torch.tensor(ids)
+        attention_mask[row, places] = 1
     input_ids, attention_mask = input_ids.to(model.device), attention_mask.to(model.device)
     log_probs, dropped, cache = score_prices(
         model,

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from ruamel.yaml import YAML
 
 from pricer import charts
 from pricer.evaluation import Evaluation
+from pricer.provenance import code_files
 from pricer.tables import table
 
 FOLDER = Path(__file__).parent
@@ -95,19 +95,9 @@ def data_hashes(lock_file: Path) -> dict[str, str]:
 
 
 def code_hashes() -> dict[str, str]:
-    """Return the MD5 of each of the library's files that this process has loaded.
-
-    Not of errors and params: what these change reaches a stage only as param values, which the
-    report tells.
-    """
-    files = {
-        Path(module.__file__)
-        for name, module in sys.modules.items()
-        if name.startswith("pricer.") and module.__file__
-        if name not in ("pricer.errors", "pricer.params")
-    }
+    """Return the MD5 of each of the library's files that this process has loaded, as DVC has it."""
     return {
-        f"pricer/{file.name}": hashlib.md5(file.read_bytes()).hexdigest() for file in sorted(files)
+        f"pricer/{file.name}": hashlib.md5(file.read_bytes()).hexdigest() for file in code_files()
     }
 
 

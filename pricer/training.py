@@ -1,7 +1,9 @@
 """LoRA fine-tuning of a quantized base model on prompts and completions."""
 
 import importlib.util
+import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from datasets import Dataset
 from dvclive import Live
 from peft import LoraConfig
 from scmrepo.exceptions import SCMError
+from torch.utils.data import Sampler
 from tqdm import tqdm
 from transformers import (
     PreTrainedModel,
@@ -22,8 +25,10 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer
 
+from pricer.checkpoints import keep_newest, seal
 from pricer.errors import ParamsError, PricerError
 from pricer.params import Lora, Train
 from pricer.prompts import encode_completions, encode_prompts
@@ -46,6 +51,7 @@ def build_examples(tokenizer: PreTrainedTokenizerBase, prompts: pd.DataFrame) ->
     completion_ids = encode_completions(tokenizer, texts, completions)
     return Dataset.from_dict(
         {
+            "id": prompts["id"].tolist(),
             "input_ids": [p + c for p, c in zip(prompt_ids, completion_ids, strict=True)],
             "labels": [
                 [IGNORED] * len(p) + c for p, c in zip(prompt_ids, completion_ids, strict=True)
@@ -54,10 +60,10 @@ def build_examples(tokenizer: PreTrainedTokenizerBase, prompts: pd.DataFrame) ->
     )
 
 
-def pad_left(examples: list[dict[str, list[int]]], pad_token_id: int) -> dict[str, torch.Tensor]:
+def pad_left(examples: list[dict[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:
     """Return a batch (b, longest) padded on the left, so that all completions end together.
 
-    Every real token keeps the position it has alone.
+    Every real token keeps the position it has alone. `id` (b,) says which products they are.
     """
     longest = max(len(example["input_ids"]) for example in examples)
     shape = (len(examples), longest)
@@ -71,6 +77,7 @@ def pad_left(examples: list[dict[str, list[int]]], pad_token_id: int) -> dict[st
         attention_mask[row, start:] = 1
     position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
     return {
+        "id": torch.tensor([example["id"] for example in examples]),
         "input_ids": input_ids,
         "attention_mask": attention_mask,
         "position_ids": position_ids,
@@ -78,12 +85,97 @@ def pad_left(examples: list[dict[str, list[int]]], pad_token_id: int) -> dict[st
     }
 
 
-class CompletionTrainer(SFTTrainer):
-    """SFTTrainer that runs the output layer at completion positions alone, on every device.
+class EpochOrder(Sampler[int]):
+    """The order of examples in each epoch, from the seed and the epoch alone.
 
-    The vocabulary is the widest layer of a small model, and a completion is a few of the last
-    positions of a batch that is padded on the left.
+    No other random number has a part in it, so a resumed run goes on where it was.
     """
+
+    def __init__(self, lengths: list[int], *, group: int | None, seed: int) -> None:
+        """Take what the order depends on.
+
+        Args:
+            lengths: tokens of each example.
+            group: examples of an optimizer step, to be of like lengths; None for a random order.
+            seed: of the shuffling.
+        """
+        self.lengths = lengths
+        self.group = group
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the rows of one epoch."""
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        if self.group is None:
+            return iter(torch.randperm(len(self.lengths), generator=generator).tolist())
+        return iter(get_length_grouped_indices(self.lengths, self.group, generator=generator))
+
+
+class CompletionTrainer(SFTTrainer):
+    """SFTTrainer with a loss, an order, guards and checkpoints of our own.
+
+    The output layer runs at completion positions alone, on every device: the vocabulary is the
+    widest layer of a small model, and a completion is a few of the last positions of a batch that
+    is padded on the left.
+    """
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochOrder:
+        args = self.args
+        grouped = args.train_sampling_strategy == "group_by_length"
+        self.order = EpochOrder(
+            [len(ids) for ids in self.train_dataset["input_ids"]],
+            group=args.train_batch_size * args.gradient_accumulation_steps if grouped else None,
+            seed=args.seed,
+        )
+        return self.order
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Write a checkpoint, mark it as complete, and only then remove older ones."""
+        args = self.args
+        limit, args.save_total_limit = args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            args.save_total_limit = limit
+        if args.should_save:
+            run = Path(args.output_dir)
+            seal(run / f"checkpoint-{self.state.global_step}")
+            keep_newest(run, limit)
+
+    def training_step(self, model: torch.nn.Module, inputs: Any, *args: Any) -> torch.Tensor:
+        """Run one batch forward and backward; refuse a loss that is no number or exactly zero."""
+        self.batch_ids = inputs["id"].tolist()
+        loss: torch.Tensor = super().training_step(model, inputs, *args)
+        value = float(loss)
+        if not math.isfinite(value) or value == 0:
+            what = "is exactly 0" if value == 0 else f"is {value}"
+            raise PricerError(f"train: the loss {what} {self._where()}")
+        return loss
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """Return the gradient's norm; before the weights change, refuse one that is none."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        value = float(norm)
+        if not math.isfinite(value):
+            raise PricerError(f"train: the gradient norm is {value} {self._where()}")
+        if value == 0 and self.state.global_step == 0:
+            raise PricerError(
+                "train: no gradient reaches any weight of the adapter at step 1: "
+                "are lora.target_modules layers that the model uses?"
+            )
+        return norm
+
+    def _where(self) -> str:
+        return (
+            f"at step {self.state.global_step + 1} (products {', '.join(map(str, self.batch_ids))})"
+            ": try a lower train.learning_rate, a longer train.warmup_steps, "
+            "a smaller train.max_grad_norm, or quantization.dtype bfloat16"
+        )
 
     def compute_loss(
         self,
@@ -102,9 +194,12 @@ class CompletionTrainer(SFTTrainer):
         """
         labels = inputs["labels"]
         counted = (labels != IGNORED).any(dim=0).nonzero()
+        if not len(counted):
+            ids = ", ".join(map(str, inputs["id"].tolist()))
+            raise PricerError(f"train: products {ids} have no completion to learn from")
         completion = labels.shape[1] - int(counted[0])
         outputs = model(
-            **{key: value for key, value in inputs.items() if key != "labels"},
+            **{key: value for key, value in inputs.items() if key not in ("id", "labels")},
             use_cache=False,
             logits_to_keep=completion + 1,  # the last prompt position predicts the first token
         )
@@ -128,6 +223,13 @@ class Curves(TrainerCallback):
     def __init__(self, live: Live) -> None:  # noqa: D107
         self.live = live
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write what was logged before the checkpoint that a run resumes from."""
+        for logs in state.log_history:
+            self._write(logs["step"], logs)
+
     def on_log(
         self,
         args: TrainingArguments,
@@ -137,10 +239,32 @@ class Curves(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Log the values of one step."""
-        self.live.step = state.global_step
+        self._write(state.global_step, logs or {})
+
+    def _write(self, step: float, logs: dict[str, float]) -> None:
+        self.live.step = int(step)
         for key, name in CURVES.items():
-            if logs and key in logs:
+            if key in logs:
                 self.live.log_metric(name, float(logs[key]))
+
+
+class ExactResume(TrainerCallback):
+    """Keep apart from a checkpoint nothing that the rest of a run depends on."""
+
+    def __init__(self, trainer: CompletionTrainer) -> None:  # noqa: D107
+        self.trainer = trainer
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Tell the order of examples which epoch begins; of a resumed run, the one it was in."""
+        self.trainer.order.epoch = int(state.epoch or 0)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Log with each checkpoint: a mean loss that spans it would be lost with the process."""
+        control.should_log |= control.should_save
 
 
 class LossBar(ProgressCallback):
@@ -156,8 +280,13 @@ class LossBar(ProgressCallback):
         """Open the bar; a log file gets a line now and then, a terminal a live one."""
         if state.is_world_process_zero:
             interval = 0.1 if sys.stderr.isatty() else 30
-            self.training_bar = tqdm(total=state.max_steps, desc="train", mininterval=interval)
-        self.current_step = 0
+            self.training_bar = tqdm(
+                total=state.max_steps,
+                desc="train",
+                mininterval=interval,
+                initial=state.global_step,
+            )
+        self.current_step = state.global_step
 
     def on_log(
         self,
@@ -201,7 +330,7 @@ def build_trainer(
         lora: the adapter's params.
         train: the training params.
         dtype: compute type.
-        checkpoints: folder for checkpoints, where `train.save_strategy` asks for them.
+        checkpoints: folder for the checkpoints of this run alone.
         curves: folder for the curves.
 
     Raises:
@@ -254,13 +383,19 @@ def build_trainer(
     )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(LossBar)
+    trainer.add_callback(ExactResume(trainer))
     trainer.add_callback(Curves(_open_curves(curves)))
     return trainer
 
 
-def run_training(trainer: SFTTrainer) -> dict[str, Any]:
-    """Train to the end, evaluate once more, and return what goes into `metrics/train.json`."""
-    trainer.train()
+def run_training(trainer: SFTTrainer, checkpoint: Path | None = None) -> dict[str, Any]:
+    """Train to the end, evaluate once more, and return what goes into `metrics/train.json`.
+
+    Args:
+        trainer: from `build_trainer`.
+        checkpoint: a complete one of the same run to go on from.
+    """
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
     validation = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
     trained = [p.numel() for p in trainer.model.parameters() if p.requires_grad]

@@ -16,6 +16,10 @@ from pricer.items import clean_products  # noqa: E402
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=3, help="training runs to kill in test_resume")
+
+
 @pytest.fixture(scope="session")
 def items() -> pd.DataFrame:
     """Two hundred catalogue items."""

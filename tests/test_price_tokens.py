@@ -1,4 +1,5 @@
 import functools
+import os
 
 import numpy as np
 import pytest
@@ -77,10 +78,16 @@ def batch(tokenizer, summaries, *, side="left"):
     longest = max(map(len, ids))
     input_ids = torch.zeros((len(ids), longest), dtype=torch.long)
     mask = torch.zeros_like(input_ids)
+    # "inside": after what all prompts begin with, as the predictor pads
+    begin = {"left": 0, "right": longest, "inside": len(os.path.commonprefix(ids))}[side]
     for row, prompt in enumerate(ids):
-        where = slice(longest - len(prompt), None) if side == "left" else slice(len(prompt))
-        input_ids[row, where] = torch.tensor(prompt)
-        mask[row, where] = 1
+        places = [
+            place
+            for place in range(longest)
+            if place < min(begin, len(prompt)) or place >= longest - max(len(prompt) - begin, 0)
+        ]
+        input_ids[row, places] = torch.tensor(prompt)
+        mask[row, places] = 1
     return input_ids, mask
 
 
@@ -139,17 +146,21 @@ def test_numbers_split_as_in_the_models_they_stand_for(family):
     assert depths.max() == expected[name]
 
 
-@pytest.mark.parametrize("budget", [0.01, 0.2])
-def test_pruning_changes_no_more_than_it_says(family, budget, way):
+@pytest.mark.parametrize("budget", [0.01, 0.2, 0.8])
+def test_what_is_not_read_changes_no_more_than_it_holds(family, budget, way):
     exact, _ = score(family, SUMMARIES)
     pruned, dropped = score(family, SUMMARIES, max_dropped_mass=budget)
     assert (dropped <= budget + 1e-9).all()
-    lost = np.abs(np.exp(exact) - np.exp(pruned)).sum(axis=1)
-    assert (lost <= dropped + 1e-6).all()
-    kept = np.exp(pruned) > 0
-    np.testing.assert_allclose(pruned[kept], exact[kept], rtol=0, atol=1e-4)
+    change = np.exp(pruned) - np.exp(exact)
+    # no set of prices is off by more: neither all that gain together, nor all that lose
+    for side in (1, -1):
+        assert (np.maximum(side * change, 0).sum(axis=1) <= dropped + 1e-6).all()
+    read = dropped == 0
+    np.testing.assert_allclose(pruned[read], exact[read], rtol=0, atol=1e-4)
     if family[0] == "one digit":
         assert dropped.max() > 0
+        # and far less, as nodes of one parent are alike
+        assert np.abs(change).sum() < 0.5 * dropped.sum()
 
 
 @pytest.mark.parametrize("budget", [0.0, 0.1])
@@ -161,10 +172,27 @@ def test_a_batch_of_mixed_lengths_equals_one_by_one(family, budget, way):
         assert dropped[row] == pytest.approx(alone_dropped[0], abs=1e-6)
 
 
-def test_left_and_right_padding_agree(family, way):
-    left, _ = score(family, SUMMARIES[:8])
-    right, _ = score(family, SUMMARIES[:8], side="right")
-    np.testing.assert_allclose(left, right, rtol=0, atol=1e-4)
+@pytest.mark.parametrize("side", ["right", "inside"])
+@pytest.mark.parametrize("budget", [0.0, 0.1])
+def test_the_side_of_the_padding_is_nothing(family, side, budget, way):
+    left, _ = score(family, SUMMARIES[:8], max_dropped_mass=budget)
+    other, _ = score(family, SUMMARIES[:8], side=side, max_dropped_mass=budget)
+    np.testing.assert_allclose(left, other, rtol=0, atol=1e-4)
+
+
+def test_what_prompts_begin_with_is_read_once(family, monkeypatch):
+    _, tokenizer, model = family
+    monkeypatch.setattr(price_tokens, "PASS_TOKENS", 0)
+    read = []
+    hook = model.register_forward_hook(
+        lambda _, inputs, kwargs, out: read.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    score(family, SUMMARIES[:8], side="inside")
+    hook.remove()
+    if build_price_trie(tokenizer, 999).depths.max():
+        (one, shared), (eight, rest) = read[:2]
+        assert (one, eight) == (1, 8) and shared >= 10
+        assert shared + rest == batch(tokenizer, SUMMARIES[:8])[0].shape[1]
 
 
 @pytest.mark.parametrize("budget", [0.0, 0.1])

@@ -82,6 +82,7 @@ def test_only_model_code_imports_model_libraries(module):
     assert not names & HEAVY or module in MAY_IMPORT_HEAVY
     assert "stages" not in names
     assert not {"pricer.params"} & imports(ROOT / "pricer" / f"{module}.py") or module in (
+        "checkpoints",
         "cli",
         "model_card",
         "predictor",

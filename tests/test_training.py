@@ -1,4 +1,6 @@
 import json
+import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -6,13 +8,16 @@ import torch
 import torch.nn.functional as F
 from peft import PeftModel
 from safetensors import safe_open
+from transformers import TrainerCallback
 
 from pricer.base_model import load_base_model
-from pricer.errors import ParamsError
+from pricer.checkpoints import find_start
+from pricer.errors import ParamsError, PricerError
 from pricer.params import Lora, Train, read_params
 from pricer.prompts import build_prompts
 from pricer.training import (
     IGNORED,
+    EpochOrder,
     build_examples,
     build_trainer,
     pad_left,
@@ -31,6 +36,7 @@ TINY = {
     "logging_steps": 1,
     "eval_steps": 3,
     "learning_rate": 5e-3,
+    "save_strategy": "no",
 }
 
 
@@ -43,7 +49,15 @@ def prompts(tokenizer, items) -> pd.DataFrame:
 def make_trainer(base_model_dir, tokenizer, prompts, tmp_path):
     """Build a trainer on a fresh 4-bit tiny Llama; keywords change train and lora params."""
 
-    def make(*, lora: dict | None = None, bits: int = 4, dtype=torch.bfloat16, **train):
+    def make(
+        *,
+        lora: dict | None = None,
+        bits: int = 4,
+        dtype=torch.bfloat16,
+        rows=24,
+        folder=".",
+        **train,
+    ):
         model = load_base_model(
             base_model_dir,
             device=torch.device("cpu"),
@@ -56,13 +70,13 @@ def make_trainer(base_model_dir, tokenizer, prompts, tmp_path):
         return build_trainer(
             model,
             tokenizer,
-            prompts.head(24),
+            prompts.head(rows),
             prompts.tail(8),
             lora=Lora(**(DEFAULT.lora.model_dump() | {"r": 4, "lora_alpha": 8} | (lora or {}))),
             train=Train(**(DEFAULT.train.model_dump() | TINY | train)),
             dtype=dtype,
-            checkpoints=tmp_path / "checkpoints",
-            curves=tmp_path / "curves",
+            checkpoints=tmp_path / folder / "checkpoints",
+            curves=tmp_path / folder / "curves",
         )
 
     return make
@@ -196,6 +210,142 @@ def test_accumulating_two_batches_is_one_of_twice_the_size(make_trainer):
             assert torch.allclose(parameter.grad, whole[name], atol=1e-6)
 
 
+class Interruption(TrainerCallback):
+    """Ctrl-C at the end of a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def results(trainer, folder, checkpoint=None) -> dict[str, object]:
+    """Everything that a training run leaves: metrics, adapter, curves."""
+    metrics = run_training(trainer, checkpoint)
+    save_adapter(trainer, folder, base_model="data/base_model")
+    curves = sorted(folder.parent.glob("curves/**/*.tsv"))
+    files = [folder / "adapter_model.safetensors", folder / "adapter_config.json", *curves]
+    return metrics | {file.name: file.read_bytes() for file in files}
+
+
+RESUMABLE = {
+    "num_train_epochs": 2.0,
+    "save_strategy": "steps",
+    "save_steps": 2,
+    "logging_steps": 5,  # a mean over steps before and after a checkpoint, were it not for care
+    "save_total_limit": 2,
+    "lora": {"lora_dropout": 0.1},
+}
+
+
+@pytest.mark.parametrize("strategy", ["group_by_length", "random"])
+@pytest.mark.parametrize("step", [3, 6, 9])  # of 12: within the first epoch, at its end, after it
+def test_a_resumed_run_ends_with_the_bytes_of_an_uninterrupted_one(
+    make_trainer, tmp_path, step, strategy
+):
+    params = RESUMABLE | {"train_sampling_strategy": strategy}
+    whole = results(make_trainer(folder="whole", **params), tmp_path / "whole" / "adapter")
+    interrupted = make_trainer(folder="parts", **params)
+    interrupted.add_callback(Interruption(step))
+    with pytest.raises(KeyboardInterrupt):
+        run_training(interrupted)
+    checkpoint, how = find_start(tmp_path / "parts" / "checkpoints")
+    assert f"resuming from step {(step - 1) // 2 * 2} " in how
+    shutil.rmtree(tmp_path / "parts" / "curves")  # as a stage that fails does
+    resumed = make_trainer(folder="parts", **params)
+    found = results(resumed, tmp_path / "parts" / "adapter", checkpoint)
+    assert found == whole
+    for name, parameter in resumed.model.named_parameters():
+        assert parameter.requires_grad == ("lora_" in name), name
+
+
+def test_an_epochs_order_depends_on_seed_and_epoch_alone():
+    order = EpochOrder([5, 3, 9, 1, 7, 2], group=2, seed=1)
+    first = list(order)
+    torch.manual_seed(99)
+    assert list(order) == first and sorted(first) == list(range(6))
+    order.epoch = 1
+    assert list(order) != first
+    other = EpochOrder([1] * 50, group=None, seed=1)
+    assert list(other) != list(EpochOrder([1] * 50, group=None, seed=2))
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(make_trainer):
+    trainer = make_trainer(save_strategy="steps", save_steps=1, num_train_epochs=1.0)
+    loss, seen = trainer.compute_loss, []
+
+    def broken(model, inputs, *args, **kwargs):
+        seen.append(inputs["id"].tolist())
+        return loss(model, inputs, *args, **kwargs) * (float("nan") if len(seen) == 3 else 1)
+
+    trainer.compute_loss = broken
+    with pytest.raises(PricerError, match=r"the loss is nan at step 3 \(products ") as error:
+        trainer.train()
+    assert all(str(product) in str(error.value) for product in seen[2])
+    assert "lower train.learning_rate" in str(error.value)
+    checkpoint, _ = find_start(Path(trainer.args.output_dir))
+    assert checkpoint.name == "checkpoint-2"
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_weights_are_spoilt(make_trainer):
+    trainer = make_trainer()
+    before = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
+    weight = next(p for n, p in trainer.model.named_parameters() if "lora_B" in n)
+    weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(PricerError, match=r"the gradient norm is (nan|inf) at step 1 "):
+        trainer.train()
+    assert all(
+        torch.equal(p, before[n]) for n, p in trainer.model.named_parameters() if n in before
+    )
+
+
+def test_an_adapter_that_no_gradient_reaches_is_told_at_the_first_step(make_trainer):
+    trainer = make_trainer()
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_" in name:
+            parameter.register_hook(torch.zeros_like)
+    with pytest.raises(PricerError, match="no gradient reaches any weight of the adapter"):
+        trainer.train()
+
+
+def test_products_without_a_completion_are_told(make_trainer):
+    trainer = make_trainer()
+    batch = first_batch(trainer)
+    batch["labels"][:] = IGNORED
+    with pytest.raises(PricerError, match="have no completion to learn from"):
+        trainer.compute_loss(trainer.model, batch)
+
+
+def test_eight_examples_are_memorised(make_trainer):
+    trainer = make_trainer(
+        bits=16,
+        dtype=torch.float32,
+        rows=8,
+        per_device_train_batch_size=8,
+        num_train_epochs=300.0,
+        max_grad_norm=1.0,
+        eval_steps=1000,
+        logging_steps=20,
+        lora={"r": 64, "lora_alpha": 128},
+    )
+    run_training(trainer)
+    losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
+    assert losses[0] > 2 and losses[-1] < 0.05
+
+
+def test_a_learning_rate_of_zero_changes_nothing(make_trainer):
+    trainer = make_trainer(bits=16, dtype=torch.float32, learning_rate=0.0)
+    batch = first_batch(trainer)
+    ids = {key: batch[key] for key in ("input_ids", "attention_mask", "position_ids")}
+    with torch.no_grad(), trainer.model.disable_adapter():
+        base = trainer.model.eval()(**ids).logits
+    run_training(trainer)
+    with torch.no_grad():
+        assert torch.equal(trainer.model.eval()(**ids).logits, base)
+
+
 def test_what_cannot_be_had_here_is_told_before_any_work(make_trainer):
     with pytest.raises(ParamsError, match="train.optim paged_adamw_32bit needs a GPU"):
         make_trainer(optim="paged_adamw_32bit")
@@ -212,11 +362,12 @@ def test_a_tracker_that_is_not_installed_is_told(make_trainer, monkeypatch):
 def test_left_padding_keeps_positions():
     batch = pad_left(
         [
-            {"input_ids": [5, 6], "labels": [-100, 6]},
-            {"input_ids": [7, 8, 9], "labels": [-100, 8, 9]},
+            {"id": 3, "input_ids": [5, 6], "labels": [-100, 6]},
+            {"id": 4, "input_ids": [7, 8, 9], "labels": [-100, 8, 9]},
         ],
         pad_token_id=0,
     )
+    assert batch["id"].tolist() == [3, 4]
     assert batch["input_ids"].tolist() == [[0, 5, 6], [7, 8, 9]]
     assert batch["position_ids"].tolist() == [[0, 0, 1], [0, 1, 2]]
     assert batch["labels"].tolist() == [[-100, -100, 6], [-100, 8, 9]]

@@ -27,6 +27,7 @@ TINY = {
     "train.per_device_train_batch_size": 4,
     "train.logging_steps": 1,
     "train.eval_steps": 3,
+    "train.save_steps": 4,
     "prompts.cutoff": 60,
     "prompts.max_length": 160,
     "baselines.trees": 10,
