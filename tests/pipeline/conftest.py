@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Project:
         return done
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
-        """Start a command in a process group of its own."""
+        """Start a command in a process group of its own, which Ctrl-C reaches."""
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -65,6 +66,8 @@ class Project:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # a shell that runs the tests in the background has it ignored
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def set(self, **values: object) -> None:

@@ -97,7 +97,7 @@ def test_a_checkpoint_of_other_params_is_not_used(reproduced):
         assert "starting afresh" in reproduced.run(*command).stdout
     finally:
         reproduced.run("git", "checkout", "params.yaml", "metrics")
-        reproduced.run("dvc", "checkout")
+        reproduced.run("dvc", "checkout", "--force")  # what no `dvc repro` has made
 
 
 def test_the_checkpoints_of_a_temporary_experiment_outlive_it(reproduced):
