@@ -110,14 +110,17 @@ def _losses(both: pd.DataFrame, name: str, side: str, truth: Floats) -> Floats:
 
 
 def _difference(difference: Floats, *, resamples: int, seed: int) -> dict[str, float]:
-    means = resampled_means(difference[:, None], resamples=resamples, seed=seed)
-    low, high = percentile_interval(means)
+    low, high = _interval(difference, resamples=resamples, seed=seed)
     return {
         "value": float(difference.mean()),
         "ci_low": low,
         "ci_high": high,
         "p_value": sign_flip_p(difference, flips=resamples, seed=seed),
     }
+
+
+def _interval(difference: Floats, *, resamples: int, seed: int) -> tuple[float, float]:
+    return percentile_interval(resampled_means(difference[:, None], resamples=resamples, seed=seed))
 
 
 def sign_flip_p(difference: Floats, *, flips: int, seed: int) -> float:
@@ -145,8 +148,7 @@ def _slices(
     for code, name in enumerate(groups.categories):
         own = difference[groups.codes == code]
         if len(own):
-            means = resampled_means(own[:, None], resamples=resamples, seed=seed)
-            low, high = percentile_interval(means)
+            low, high = _interval(own, resamples=resamples, seed=seed)
             result[name] = {
                 "n": len(own),
                 "mae": float(own.mean()),
