@@ -1,5 +1,6 @@
 """The base model: its tokenizer, its quantized weights, and the device and precision for both."""
 
+import os
 import warnings
 from pathlib import Path
 
@@ -28,9 +29,9 @@ def choose_device(requested: str) -> torch.device:
         BaseModelError: a GPU is asked for that torch does not see.
     """
     gpus = torch.cuda.device_count()
-    if requested == "auto":
-        return torch.device("cuda" if gpus else "cpu")
-    device = torch.device(requested)
+    device = torch.device(requested if requested != "auto" else "cuda" if gpus else "cpu")
+    if device.type == "cuda" and "LOCAL_RANK" in os.environ:  # one of several processes
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     if device.type == "cuda" and (device.index or 0) >= gpus:
         raise BaseModelError(
             f"quantization.device is {requested}, but torch sees {gpus} GPUs: set it to auto or cpu"

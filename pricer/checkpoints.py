@@ -29,19 +29,19 @@ LIBRARIES = (
     "trl",
 )
 # params that change when something is written, not what is trained
-NOT_SHAPING = {"save_strategy", "save_steps", "save_total_limit", "report_to"}
+NOT_SHAPING = {"save_strategy", "save_steps", "save_total_limit", "report_to", "run_name", "tags"}
 
 
-def checkpoints_root(project: Path) -> Path:
-    """Return the folder of all runs' checkpoints.
+def lasting_root(project: Path) -> Path:
+    """Return the folder that keeps what is to outlive a run: the project, or what it is a copy of.
 
     DVC runs queued and temporary experiments in copies of the project below its `.dvc` folder,
     and removes them: their checkpoints belong to the project itself.
     """
     for folder in project.resolve().parents:
         if folder.name == ".dvc":
-            return folder.parent / ".checkpoints"
-    return project / ".checkpoints"
+            return folder.parent
+    return project
 
 
 def run_fingerprint(

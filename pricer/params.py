@@ -159,6 +159,24 @@ class Lora(Section):
         return value
 
 
+class Launch(Section):
+    """How many processes train and predict."""
+
+    processes: Count
+    """In all; each has a GPU of its own where there are GPUs."""
+    machines: Count
+    strategy: Literal["ddp", "fsdp"]
+    """Every process holds the whole model (ddp), or its part of it (fsdp)."""
+
+    @field_validator("machines")
+    @classmethod
+    def _divides_processes(cls, value: int, info: ValidationInfo) -> int:
+        processes = info.data.get("processes")
+        if processes is not None and processes % value:
+            raise ValueError(f"must divide train.launch.processes ({processes})")
+        return value
+
+
 class Train(Section):
     """Supervised fine-tuning, in transformers' and trl's own keys."""
 
@@ -166,6 +184,8 @@ class Train(Section):
     per_device_train_batch_size: Count
     per_device_eval_batch_size: Count
     gradient_accumulation_steps: Count
+    auto_batch: bool
+    """Out of memory: halve the batch, double the accumulation, and go on."""
     learning_rate: NonNegative
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"]
     warmup_steps: NonNegative
@@ -182,16 +202,33 @@ class Train(Section):
     train_sampling_strategy: Literal["random", "group_by_length"]
     activation_checkpointing: bool
     validation_size: Count
-    """How many validation examples the validation loss is taken on."""
+    """How many validation products the loss and the scores in dollars are taken on."""
     logging_steps: Count
     eval_steps: Count
+    select: Literal["last", "best"]
+    """The adapter that is kept: after the last step, or of the lowest validation MAE."""
+    early_stopping_patience: Count | None
+    """Stop after so many evaluations without a lower validation MAE."""
     save_strategy: Literal["no", "steps"]
     save_steps: Count
     save_total_limit: Count
 
     report_to: list[Literal["wandb", "tensorboard", "mlflow"]]
     """Trackers beside DVCLive."""
+    run_name: str | None
+    """For the trackers; null: a name made of what shapes the run."""
+    tags: list[str]
+    launch: Launch
     seed: Seed
+
+    @field_validator("launch")
+    @classmethod
+    def _goes_with_the_rest(cls, value: Launch, info: ValidationInfo) -> Launch:
+        if value.processes > 1 and info.data.get("auto_batch"):
+            raise ValueError("processes must be 1 when train.auto_batch is true")
+        if value.strategy == "fsdp" and info.data.get("select") == "best":
+            raise ValueError("strategy must be ddp when train.select is best")
+        return value
 
 
 class Predict(Section):
@@ -267,10 +304,10 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
         raise ParamsError(f"{path}: {len(problems)} problems: " + "; ".join(problems)) from None
 
 
-def flat_params(params: Params) -> dict[str, Any]:
-    """Return every param by its dotted key."""
+def flat_params(sections: dict[str, Section]) -> dict[str, Any]:
+    """Return every param of some sections by its dotted key."""
     flat: dict[str, Any] = {}
-    nested = [("", params.model_dump())]
+    nested = [(f"{name}.", section.model_dump()) for name, section in sections.items()]
     while nested:
         prefix, section = nested.pop()
         for key, value in section.items():

@@ -9,10 +9,10 @@ from pricer.checkpoints import (
     MANIFEST,
     all_checkpoints,
     alone,
-    checkpoints_root,
     find_start,
     is_complete,
     keep_newest,
+    lasting_root,
     run_fingerprint,
     seal,
 )
@@ -169,6 +169,6 @@ def test_two_processes_with_the_same_run_take_turns(tmp_path, capsys):
 def test_experiments_in_a_temporary_copy_share_the_projects_checkpoints(tmp_path):
     copy = tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "x"
     copy.mkdir(parents=True)
-    assert checkpoints_root(copy) == tmp_path / ".checkpoints"
+    assert lasting_root(copy) == tmp_path
     shutil.rmtree(tmp_path / ".dvc")
-    assert checkpoints_root(tmp_path) == tmp_path / ".checkpoints"
+    assert lasting_root(tmp_path) == tmp_path
