@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from dvclive import Live
-from peft import LoraConfig
 from scmrepo.exceptions import SCMError
 from torch.utils.data import Sampler
 from tqdm import tqdm
@@ -30,6 +29,7 @@ from trl import SFTConfig, SFTTrainer
 
 from pricer.checkpoints import keep_newest, seal
 from pricer.errors import ParamsError, PricerError
+from pricer.lora import lora_config
 from pricer.params import Lora, Train
 from pricer.prompts import encode_completions, encode_prompts
 
@@ -338,7 +338,7 @@ def build_trainer(
     """
     on_cpu = model.device.type == "cpu"
     _check_available(train, on_cpu)
-    _check_target_modules(model, lora)
+    adapter = lora_config(model, lora)
     own_keys = {"validation_size"}
     args = SFTConfig(
         output_dir=str(checkpoints),
@@ -354,8 +354,6 @@ def build_trainer(
         disable_tqdm=False,
         logging_nan_inf_filter=False,
     )
-    # the order of modules is part of the saved adapter: a list, never a set
-    modules = lora.target_modules
     trainer = CompletionTrainer(
         model=model,
         args=args,
@@ -363,14 +361,7 @@ def build_trainer(
         train_dataset=build_examples(tokenizer, train_prompts),
         eval_dataset=build_examples(tokenizer, validation_prompts.head(train.validation_size)),
         data_collator=lambda examples: pad_left(examples, tokenizer.pad_token_id),
-        peft_config=LoraConfig(
-            task_type="CAUSAL_LM",
-            bias="none",
-            r=lora.r,
-            lora_alpha=lora.lora_alpha,
-            lora_dropout=lora.lora_dropout,
-            target_modules=modules if isinstance(modules, str) else sorted(modules),
-        ),
+        peft_config=adapter,
     )
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
@@ -441,17 +432,3 @@ def _check_available(train: Train, on_cpu: bool) -> None:
     for tracker in train.report_to:
         if importlib.util.find_spec(tracker) is None:
             raise ParamsError(f"train.report_to names {tracker}: run `pip install {tracker}` first")
-
-
-def _check_target_modules(model: PreTrainedModel, lora: Lora) -> None:
-    linear = {
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
-    }
-    unknown = [] if lora.target_modules == "all-linear" else set(lora.target_modules) - linear
-    if unknown:
-        raise ParamsError(
-            f"lora.target_modules: the base model has no {', '.join(sorted(unknown))} "
-            f"(it has {', '.join(sorted(linear))})"
-        )
