@@ -87,13 +87,26 @@ class Pypi(Section):
     """Of the wheel."""
 
 
+Repository = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+Revision = Annotated[str, Field(min_length=1)]
+
+
+class HubModel(Section):
+    """A model on the Hugging Face Hub; code that comes with one is never run."""
+
+    id: Repository
+    revision: Revision
+    """A commit hash, or a branch or tag, which becomes a commit when the model is fetched."""
+
+
 class Model(Section):
     """Where the base model comes from."""
 
-    source: Literal["pypi", "path"]
+    source: Literal["pypi", "path", "hub"]
     path: str | None
     """A Hugging Face model folder, for `source: path`."""
     pypi: Pypi
+    hub: HubModel
 
     @field_validator("path")
     @classmethod
@@ -141,6 +154,11 @@ class Quantization(Section):
         if value and info.data.get("load_in_4bit"):
             raise ValueError("must be false when quantization.load_in_4bit is true")
         return value
+
+    @property
+    def bits(self) -> int:
+        """Of a weight in a linear layer; 16 where it is not quantized."""
+        return 4 if self.load_in_4bit else 8 if self.load_in_8bit else 16
 
 
 class Lora(Section):

@@ -11,7 +11,9 @@ from pricer.checkpoints import (
     checkpoint_step,
     checkpoints_root,
     find_start,
+    require_space,
     run_fingerprint,
+    space_for_checkpoints,
 )
 from pricer.errors import run_stage
 from pricer.files import read_parquet, write_json, writing
@@ -53,6 +55,8 @@ def main(
             checkpoints=run,
             curves=partial_curves,
         )
+        parameters = trainer.model.get_nb_trainable_parameters()[0]
+        require_space(run, space_for_checkpoints(run, parameters, params.train.save_total_limit))
         started = time.perf_counter()
         metrics = run_training(trainer, checkpoint)
         elapsed_s = time.perf_counter() - started
