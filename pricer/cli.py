@@ -257,7 +257,8 @@ def doctor() -> None:
     """Show what this machine has, what the current params need of it, and what is in the way."""
     from pricer.doctor import examine
 
-    console, group, problems = Console(), "", []
+    console, group = Console(), ""
+    problems: dict[str, bool] = {}  # whether they are fatal
     for finding in examine(Path()):
         if finding.group != group:
             group = finding.group
@@ -265,12 +266,13 @@ def doctor() -> None:
         mark = "[red]![/red]" if finding.problem else " "
         console.print(f"{mark} {finding.what:<20} {escape(finding.value)}", soft_wrap=True)
         if finding.problem:
-            problems.append(finding)
-    console.print(f"[bold]{len(problems) or 'no'} problems[/bold]", highlight=False)
-    for finding in problems:
-        kind = "[red]fatal[/red]" if finding.fatal else "note "
-        console.print(f"{kind} {escape(finding.problem or '')}", soft_wrap=True, highlight=False)
-    if any(finding.fatal for finding in problems):
+            problems.setdefault(finding.problem, finding.fatal)  # one cause may show twice
+    count = "1 problem" if len(problems) == 1 else f"{len(problems) or 'no'} problems"
+    console.print(f"[bold]{count}[/bold]", highlight=False)
+    for problem, fatal in problems.items():
+        kind = "[red]fatal[/red]" if fatal else "note "
+        console.print(f"{kind} {escape(problem)}", soft_wrap=True, highlight=False)
+    if any(problems.values()):
         sys.exit(1)
 
 

@@ -197,7 +197,7 @@ def check_memory_and_disk(params: Params, root: Path) -> Iterator[Finding]:
     }
     for what, (folder, needs) in folders.items():
         free = free_bytes(folder)
-        least = max(needs, ROOM)
+        least = needs if free < needs else ROOM
         problem = (
             f"{free / 1e9:.1f} GB are free for {folder}, {least / 1e9:.1f} GB may be needed: make "
             "room, `dvc gc --workspace` drops what no result here uses"

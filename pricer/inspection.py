@@ -209,10 +209,11 @@ def inspection_text(params: Params, base_model_dir: Path, measure: bool) -> str:
     ]
     parts = estimate(shape, params)
     parts["together"] = sum(parts.values())
+    device = choose_device(params.quantization.device)
     lines += [
-        f"memory to train, estimated: batches of {params.train.per_device_train_batch_size} x "
-        f"{params.prompts.max_length} tokens, activation checkpointing "
-        f"{'on' if params.train.activation_checkpointing else 'off'}",
+        f"memory to train on {device}, estimated: batches of "
+        f"{params.train.per_device_train_batch_size} x {params.prompts.max_length} tokens, "
+        f"activation checkpointing {'on' if params.train.activation_checkpointing else 'off'}",
         "",
         table(
             ["part", "GiB"],

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from transformers import TrainerCallback
 
 from pricer.base_model import load_base_model
-from pricer.checkpoints import find_start
+from pricer.checkpoints import find_start, space_for_checkpoints
 from pricer.errors import ParamsError, PricerError
 from pricer.params import Lora, Train, read_params
 from pricer.prompts import build_prompts
@@ -433,3 +433,15 @@ def test_a_resumed_run_of_an_adapter_that_changes_the_base_weights_is_the_same(
     shutil.rmtree(tmp_path / "parts" / "curves")
     resumed = make_trainer(folder="parts", **params)
     assert results(resumed, tmp_path / "parts" / "adapter", checkpoint) == whole
+
+
+def test_a_checkpoint_takes_the_room_that_is_asked_for(make_trainer):
+    trainer = make_trainer(
+        save_strategy="steps", save_steps=100, num_train_epochs=0.1, lora={"r": 64}
+    )
+    run_training(trainer)
+    run = Path(trainer.args.output_dir)
+    files = ("adapter_model.safetensors", "optimizer.pt")
+    size = sum((run / "checkpoint-1" / name).stat().st_size for name in files)
+    parameters = trainer.model.get_nb_trainable_parameters()[0]
+    assert space_for_checkpoints(run, parameters, limit=1) == pytest.approx(size, rel=0.05)
