@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -22,19 +23,31 @@ disable_progress_bar()
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 
 
+# older GPUs lack what bitsandbytes' and torch's kernels use, or compute bfloat16 in software
+OLDEST_CAPABILITY = (7, 0)
+BFLOAT16_CAPABILITY = (8, 0)
+
+
 def choose_device(requested: str) -> torch.device:
     """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`: a GPU where there is one.
 
     Raises:
-        BaseModelError: a GPU is asked for that torch does not see.
+        BaseModelError: a GPU is asked for that torch does not see, or that is too old.
     """
     gpus = torch.cuda.device_count()
-    device = torch.device(requested if requested != "auto" else "cuda" if gpus else "cpu")
-    if device.type == "cuda" and "LOCAL_RANK" in os.environ:  # one of several processes
+    device = torch.device(("cuda" if gpus else "cpu") if requested == "auto" else requested)
+    if device.type == "cpu":
+        return device
+    if "LOCAL_RANK" in os.environ:  # one of several processes
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    if device.type == "cuda" and (device.index or 0) >= gpus:
+    if (device.index or 0) >= gpus:
         raise BaseModelError(
             f"quantization.device is {requested}, but torch sees {gpus} GPUs: set it to auto or cpu"
+        )
+    if (capability := torch.cuda.get_device_capability(device)) < OLDEST_CAPABILITY:
+        raise BaseModelError(
+            f"the GPU {device} has compute capability {_dotted(capability)}, below the "
+            f"{_dotted(OLDEST_CAPABILITY)} that is needed: set quantization.device to cpu"
         )
     return device
 
@@ -43,16 +56,41 @@ def choose_dtype(requested: str, device: torch.device) -> torch.dtype:
     """Return the compute type for `auto` or a name.
 
     `auto` is bfloat16 on a CPU and on GPUs of compute capability 8 and up, float16 on older ones.
+
+    Raises:
+        BaseModelError: bfloat16 is asked for on a GPU that is too old for it.
     """
-    if requested != "auto":
-        return {
-            "bfloat16": torch.bfloat16,
-            "float16": torch.float16,
-            "float32": torch.float32,
-        }[requested]
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
-        return torch.float16
-    return torch.bfloat16
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+    if capability and capability < BFLOAT16_CAPABILITY:
+        if requested == "auto":
+            return torch.float16
+        if requested == "bfloat16":
+            raise BaseModelError(
+                f"quantization.dtype is bfloat16, but the GPU {device} has compute capability "
+                f"{_dotted(capability)}, below {_dotted(BFLOAT16_CAPABILITY)}: "
+                "set it to auto or float16"
+            )
+    return {
+        "auto": torch.bfloat16,
+        "bfloat16": torch.bfloat16,
+        "float16": torch.float16,
+        "float32": torch.float32,
+    }[requested]
+
+
+def check_quantizes_on(device: torch.device) -> None:
+    """Raise BaseModelError if bitsandbytes was built without support for a GPU that is to quantize.
+
+    It would say so only when the first layer is quantized, in many lines.
+    """
+    from bitsandbytes.cextension import lib
+
+    if device.type == "cuda" and not lib.compiled_with_cuda:
+        raise BaseModelError(
+            f"bitsandbytes {version('bitsandbytes')} has no CUDA support for torch's CUDA "
+            f"{torch.version.cuda}: install a build that has (`python -m bitsandbytes` says more), "
+            "or set quantization.load_in_4bit and load_in_8bit to false"
+        )
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -90,12 +128,13 @@ def load_base_model(
         bnb_4bit_use_double_quant: quantize the quantization constants too.
 
     Raises:
-        BaseModelError: the folder cannot be loaded.
+        BaseModelError: the folder cannot be loaded, or not quantized on this device.
     """
     if not (folder / "config.json").is_file():  # the library would ask the Hub for such a name
         raise BaseModelError(f"{folder}: no base model there (no config.json): dvc repro fetch")
     quantization = None
     if load_in_4bit or load_in_8bit:
+        check_quantizes_on(device)
         quantization = BitsAndBytesConfig(
             load_in_4bit=load_in_4bit,
             load_in_8bit=load_in_8bit,
@@ -140,6 +179,10 @@ def keep_unpacked(model: PreTrainedModel) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return ".".join(map(str, capability))
 
 
 def _first_line(error: Exception) -> str:

@@ -20,7 +20,7 @@ from pricer.bulk import (
     predict_file,
     read_rows,
 )
-from pricer.errors import ItemsError, PricerError, explain
+from pricer.errors import ItemsError, ParamsError, PricerError, explain
 
 if TYPE_CHECKING:
     from pricer.predictor import PriceEstimate
@@ -224,6 +224,56 @@ def compare(
                 file=sys.stderr,
             )
             sys.exit(2)
+
+
+@app.command()
+def inspect(
+    preset: Annotated[
+        str | None, typer.Option(help="a file of presets/ in place of params.yaml: lite, full, ...")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option(help="load the base model, however large, and measure its weights")
+    ] = False,
+) -> None:
+    """Show what the adapter adds to each layer and what memory training takes. Needs no weights."""
+    # torch takes seconds to import: only a command that needs it waits for it
+    from pricer.inspection import inspection_text
+    from pricer.params import read_params
+
+    print(inspection_text(read_params(_params_file(preset)), Path("data/base_model"), measure))
+
+
+def _params_file(preset: str | None) -> Path:
+    if preset is None:
+        return Path("params.yaml")
+    known = sorted(file.stem for file in Path("presets").glob("*.yaml"))
+    if preset not in known:
+        raise ParamsError(f"no preset {preset}: there are {', '.join(known) or 'none here'}")
+    return Path(f"presets/{preset}.yaml")
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine has, what the current params need of it, and what is in the way."""
+    from pricer.doctor import examine
+
+    console, group = Console(), ""
+    problems: dict[str, bool] = {}  # whether they are fatal
+    for finding in examine(Path()):
+        if finding.group != group:
+            group = finding.group
+            console.print(f"[bold]{escape(group)}[/bold]", highlight=False)
+        mark = "[red]![/red]" if finding.problem else " "
+        console.print(f"{mark} {finding.what:<20} {escape(finding.value)}", soft_wrap=True)
+        if finding.problem:
+            problems.setdefault(finding.problem, finding.fatal)  # one cause may show twice
+    count = "1 problem" if len(problems) == 1 else f"{len(problems) or 'no'} problems"
+    console.print(f"[bold]{count}[/bold]", highlight=False)
+    for problem, fatal in problems.items():
+        kind = "[red]fatal[/red]" if fatal else "note "
+        console.print(f"{kind} {escape(problem)}", soft_wrap=True, highlight=False)
+    if any(problems.values()):
+        sys.exit(1)
 
 
 def main() -> None:

@@ -47,9 +47,11 @@ def launched(stage: str, launch: Launch, *, device: str) -> bool:
     command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["--num_cpu_threads_per_process", max(1, torch.get_num_threads() // here)]
     command += ["--machine_rank", os.environ.get("MACHINE_RANK", 0)]
-    command += ["--main_process_port", os.environ.get("MASTER_PORT", 0)]
     if launch.machines > 1:
         command += ["--main_process_ip", os.environ.get("MASTER_ADDR", "127.0.0.1")]
+    # by themselves the processes of one machine meet at any port that is free
+    port = 29500 if launch.machines > 1 else 0
+    command += ["--main_process_port", os.environ.get("MASTER_PORT", port)]
     if launch.strategy == "fsdp":
         command += ["--use_fsdp", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"]
         command += ["--fsdp_use_orig_params", "false", "--fsdp_cpu_ram_efficient_loading", "false"]

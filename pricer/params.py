@@ -12,6 +12,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -86,13 +87,26 @@ class Pypi(Section):
     """Of the wheel."""
 
 
+Repository = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+Revision = Annotated[str, Field(min_length=1)]
+
+
+class HubModel(Section):
+    """A model on the Hugging Face Hub; code that comes with one is never run."""
+
+    id: Repository
+    revision: Revision
+    """A commit hash, or a branch or tag, which becomes a commit when the model is fetched."""
+
+
 class Model(Section):
     """Where the base model comes from."""
 
-    source: Literal["pypi", "path"]
+    source: Literal["pypi", "path", "hub"]
     path: str | None
     """A Hugging Face model folder, for `source: path`."""
     pypi: Pypi
+    hub: HubModel
 
     @field_validator("path")
     @classmethod
@@ -141,6 +155,11 @@ class Quantization(Section):
             raise ValueError("must be false when quantization.load_in_4bit is true")
         return value
 
+    @property
+    def bits(self) -> int:
+        """Of a weight in a linear layer; 16 where it is not quantized."""
+        return 4 if self.load_in_4bit else 8 if self.load_in_8bit else 16
+
 
 class Lora(Section):
     """The adapter, in peft's own keys."""
@@ -148,14 +167,30 @@ class Lora(Section):
     r: Count
     lora_alpha: Count
     lora_dropout: Share
-    target_modules: list[str] | Literal["all-linear"]
+    target_modules: list[str] | Literal["all-linear", "attention", "mlp"]
+    use_rslora: bool
+    use_dora: bool
+    init_lora_weights: Literal[True, "gaussian", "olora"]
+    """Those that work on quantized weights and without data; true is Kaiming uniform, B zero."""
 
     @field_validator("target_modules", mode="before")
     @classmethod
     def _some_modules(cls, value: Any) -> Any:
         names = isinstance(value, list) and value and all(isinstance(name, str) for name in value)
-        if not names and value != "all-linear":
-            raise ValueError("must list at least one module name, or be all-linear")
+        if not names and value not in ("all-linear", "attention", "mlp"):
+            raise ValueError(
+                "must list at least one module name, or be all-linear, attention or mlp"
+            )
+        return value
+
+    @field_validator("init_lora_weights", mode="before")
+    @classmethod
+    def _works_on_quantized_weights(cls, value: Any) -> Any:
+        if value is not True and value not in ("gaussian", "olora"):
+            raise ValueError(
+                "must be true, gaussian or olora "
+                "(peft's others need weights that are not quantized, or data)"
+            )
         return value
 
 
@@ -272,6 +307,18 @@ class Params(Section):
     baselines: Baselines
     evaluate: Evaluate
 
+    @field_validator("lora")
+    @classmethod
+    def _dora_reads_the_weights(cls, value: Lora, info: ValidationInfo) -> Lora:
+        quantization = info.data.get("quantization")
+        if value.use_dora and quantization and quantization.load_in_8bit:
+            raise PydanticCustomError(
+                "contradiction",
+                "lora.use_dora must be false when quantization.load_in_8bit is true "
+                "(peft cannot train DoRA on 8-bit weights): load in 4 bits, or in neither",
+            )
+        return value
+
 
 def read_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check `params.yaml`.
@@ -335,6 +382,8 @@ def _problem(detail: Any) -> str:
             close = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
             return f"{key} is not a known key ({hint})"
+        case "contradiction":
+            return str(detail["msg"])
         case "value_error":
             allowed = str(detail["ctx"]["error"])
         case _:

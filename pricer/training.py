@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from numpy.typing import NDArray
-from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Sampler
 from transformers import (
@@ -30,10 +29,18 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
 from pricer.callbacks import CURVES, Curves, LossBar
-from pricer.checkpoints import checkpoint_step, find_start, keep_newest, seal
+from pricer.checkpoints import (
+    checkpoint_step,
+    find_start,
+    keep_newest,
+    require_space,
+    seal,
+    space_for_checkpoints,
+)
 from pricer.distribution import crps, interval, quantile
 from pricer.errors import ParamsError, PricerError
 from pricer.launch import from_first
+from pricer.lora import lora_config
 from pricer.params import Lora, Train
 from pricer.price_tokens import PriceTrie, build_price_trie
 from pricer.prompts import encode_completions, encode_prompts
@@ -412,6 +419,10 @@ def fit(
                 trackers=trackers,
                 params=params,
             )
+            trained = trainer.model.get_nb_trainable_parameters()[0]
+            if rank == 0 and train.save_strategy != "no":
+                needed = space_for_checkpoints(checkpoints, trained, train.save_total_limit)
+                require_space(checkpoints, needed)
             metrics = run_training(trainer, checkpoint)
             return trainer, metrics, checkpoint_step(checkpoint) if checkpoint else 0
         except RuntimeError as error:
@@ -478,7 +489,7 @@ def build_trainer(
         raise ParamsError(
             f"train.optim {train.optim} needs a GPU: use adamw_torch, or set quantization.device"
         )
-    _check_target_modules(model, lora)
+    adapter = lora_config(model, lora)
     validation_prompts = validation_prompts.head(train.validation_size)
     args = SFTConfig(
         output_dir=str(checkpoints),
@@ -496,8 +507,6 @@ def build_trainer(
         disable_tqdm=False,
         logging_nan_inf_filter=False,
     )
-    # the order of modules is part of the saved adapter: a list, never a set
-    modules = lora.target_modules
     trainer = CompletionTrainer(
         model=model,
         args=args,
@@ -505,14 +514,7 @@ def build_trainer(
         train_dataset=build_examples(tokenizer, train_prompts),
         eval_dataset=build_examples(tokenizer, validation_prompts),
         data_collator=lambda examples: pad_left(examples, tokenizer.pad_token_id),
-        peft_config=LoraConfig(
-            task_type="CAUSAL_LM",
-            bias="none",
-            r=lora.r,
-            lora_alpha=lora.lora_alpha,
-            lora_dropout=lora.lora_dropout,
-            target_modules=modules if isinstance(modules, str) else sorted(modules),
-        ),
+        peft_config=adapter,
     )
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
@@ -606,17 +608,3 @@ def save_adapter(
     if not isinstance(config.target_modules, str):
         config.target_modules = sorted(config.target_modules)
     trainer.model.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)
-
-
-def _check_target_modules(model: PreTrainedModel, lora: Lora) -> None:
-    linear = {
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
-    }
-    unknown = [] if lora.target_modules == "all-linear" else set(lora.target_modules) - linear
-    if unknown:
-        raise ParamsError(
-            f"lora.target_modules: the base model has no {', '.join(sorted(unknown))} "
-            f"(it has {', '.join(sorted(linear))})"
-        )

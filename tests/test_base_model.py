@@ -43,6 +43,44 @@ def test_precision_follows_the_device(monkeypatch):
         assert choose_dtype("auto", torch.device("cuda:0")) == dtype
 
 
+def with_gpu(monkeypatch, capability: tuple[int, int]) -> torch.device:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    return torch.device("cuda")
+
+
+def test_a_gpu_that_is_too_old_is_told(monkeypatch):
+    with_gpu(monkeypatch, (6, 1))
+    for requested in ("auto", "cuda", "cuda:0"):
+        with pytest.raises(BaseModelError, match=r"capability 6.1, below the 7.0 .* to cpu$"):
+            choose_device(requested)
+    assert choose_device("cpu") == CPU
+
+
+def test_bfloat16_is_told_where_the_gpu_is_too_old_for_it(monkeypatch):
+    gpu = with_gpu(monkeypatch, (7, 5))
+    assert choose_device("auto") == gpu
+    with pytest.raises(BaseModelError, match="capability 7.5, below 8.0: set it to auto or flo"):
+        choose_dtype("bfloat16", gpu)
+    assert choose_dtype("float16", gpu) == torch.float16
+    assert choose_dtype("bfloat16", with_gpu(monkeypatch, (8, 6))) == torch.bfloat16
+
+
+def test_quantizing_on_a_gpu_without_cuda_in_bitsandbytes_is_told(base_model_dir, monkeypatch):
+    monkeypatch.setattr("bitsandbytes.cextension.lib.compiled_with_cuda", False, raising=False)
+    with pytest.raises(BaseModelError, match="has no CUDA support for torch's CUDA") as error:
+        load_base_model(
+            base_model_dir,
+            device=torch.device("cuda"),
+            dtype=torch.bfloat16,
+            load_in_4bit=True,
+            load_in_8bit=False,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+        )
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("bits", [4, 8, 16])
 def test_quantized_models_stay_close_to_the_full_one(base_model_dir, tokenizer, bits):
     ids = tokenizer("What does this cost?", return_tensors="pt")["input_ids"]

@@ -13,9 +13,12 @@ from pricer.checkpoints import (
     is_complete,
     keep_newest,
     lasting_root,
+    require_space,
     run_fingerprint,
     seal,
+    space_for_checkpoints,
 )
+from pricer.errors import PricerError
 from pricer.params import read_params
 
 from .conftest import ROOT
@@ -172,3 +175,19 @@ def test_experiments_in_a_temporary_copy_share_the_projects_checkpoints(tmp_path
     assert lasting_root(copy) == tmp_path
     shutil.rmtree(tmp_path / ".dvc")
     assert lasting_root(tmp_path) == tmp_path
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_told(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=2_000_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    run = tmp_path / "not" / "yet"
+    require_space(run, 2_000_000_000)
+    with pytest.raises(PricerError, match=r"need 2.1 GB of disk, and 2.0 GB are free: make room"):
+        require_space(run, 2_100_000_000)
+
+
+def test_checkpoints_that_are_there_need_no_more_room(tmp_path):
+    assert space_for_checkpoints(tmp_path, 1000, limit=2) == 3 * 12_000
+    for step, needed in ((5, 24_000), (10, 12_000), (15, 12_000)):
+        write(tmp_path, step)
+        assert space_for_checkpoints(tmp_path, 1000, limit=2) == needed

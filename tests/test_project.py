@@ -16,7 +16,10 @@ HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes"}
 MAY_IMPORT_HEAVY = {
     "base_model",
     "callbacks",
+    "doctor",
+    "inspection",
     "launch",
+    "lora",
     "model_sources",
     "predictor",
     "price_tokens",
@@ -94,7 +97,10 @@ def test_only_model_code_imports_model_libraries(module):
     assert not {"pricer.params"} & imports(ROOT / "pricer" / f"{module}.py") or module in (
         "checkpoints",
         "cli",
+        "doctor",
+        "inspection",
         "launch",
+        "lora",
         "model_card",
         "predictor",
         "training",

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from pricer.base_model import load_base_model
 from pricer.callbacks import CURVES
-from pricer.checkpoints import find_start
+from pricer.checkpoints import find_start, space_for_checkpoints
 from pricer.distribution import quantile
 from pricer.errors import ParamsError, PricerError
 from pricer.params import Lora, Train, read_params
@@ -511,7 +511,9 @@ def test_without_memory_the_params_to_lower_are_told(fit_with_little_memory):
 def test_what_cannot_be_had_here_is_told_before_any_work(make_trainer):
     with pytest.raises(ParamsError, match="train.optim paged_adamw_32bit needs a GPU"):
         make_trainer(optim="paged_adamw_32bit")
-    with pytest.raises(ParamsError, match="the base model has no c_attn .it has down_proj, "):
+    with pytest.raises(
+        ParamsError, match="the base model has no c_attn layers .it has down_proj, "
+    ):
         make_trainer(lora={"target_modules": ["q_proj", "c_attn"]})
 
 
@@ -534,3 +536,74 @@ def test_left_padding_keeps_positions():
     assert batch["position_ids"].tolist() == [[0, 0, 1], [0, 1, 2]]
     assert batch["labels"].tolist() == [[-100, -100, 6], [-100, 8, 9]]
     assert batch["attention_mask"].tolist() == [[0, 1, 1], [1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("bits", "lora"),
+    [
+        (4, {}),
+        (4, {"target_modules": "attention", "use_rslora": True}),
+        (4, {"target_modules": "mlp", "init_lora_weights": "gaussian"}),
+        (4, {"init_lora_weights": "olora"}),
+        (4, {"use_dora": True, "lora_dropout": 0.1}),
+        (4, {"use_dora": True, "use_rslora": True, "init_lora_weights": "olora"}),
+        (8, {"init_lora_weights": "olora"}),
+        (8, {"init_lora_weights": "gaussian"}),
+        (16, {"use_dora": True}),
+    ],
+)
+def test_every_kind_of_adapter_trains_and_loads_as_it_was(
+    make_trainer, base_model_dir, tmp_path, bits, lora
+):
+    trainer = make_trainer(bits=bits, dtype=torch.float32, lora=lora)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    run_training(trainer)
+    for name, parameter in trainer.model.named_parameters():
+        assert torch.equal(before[name], parameter) != ("lora_" in name), name
+    save_adapter(trainer, tmp_path / "adapter", base_model="data/base_model")
+    fresh = load_base_model(
+        base_model_dir,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        load_in_4bit=bits == 4,
+        load_in_8bit=bits == 8,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+    )
+    elsewhere = PeftModel.from_pretrained(fresh, str(tmp_path / "adapter")).eval()
+    batch = first_batch(trainer)
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    with torch.no_grad():
+        expected = trainer.model.eval()(ids, attention_mask=mask).logits
+        with elsewhere.disable_adapter():
+            base = elsewhere(ids, attention_mask=mask).logits
+        assert torch.equal(elsewhere(ids, attention_mask=mask).logits, expected)
+    assert not torch.equal(base, expected)
+
+
+def test_a_resumed_run_of_an_adapter_that_changes_the_base_weights_is_the_same(
+    make_trainer, tmp_path
+):
+    """OLoRA takes out of the base weights what it puts into the adapter: once, not twice."""
+    params = RESUMABLE | {"lora": {"init_lora_weights": "olora", "use_dora": True}}
+    whole = results(make_trainer(folder="whole", **params), tmp_path / "whole" / "adapter")
+    interrupted = make_trainer(folder="parts", **params)
+    interrupted.add_callback(Interruption(6))
+    with pytest.raises(KeyboardInterrupt):
+        run_training(interrupted)
+    checkpoint, _ = find_start(tmp_path / "parts" / "checkpoints")
+    shutil.rmtree(tmp_path / "parts" / "curves")
+    resumed = make_trainer(folder="parts", **params)
+    assert results(resumed, tmp_path / "parts" / "adapter", checkpoint) == whole
+
+
+def test_a_checkpoint_takes_the_room_that_is_asked_for(make_trainer):
+    trainer = make_trainer(
+        save_strategy="steps", save_steps=100, num_train_epochs=0.1, lora={"r": 64}
+    )
+    run_training(trainer)
+    run = Path(trainer.args.output_dir)
+    files = ("adapter_model.safetensors", "optimizer.pt")
+    size = sum((run / "checkpoint-1" / name).stat().st_size for name in files)
+    parameters = trainer.model.get_nb_trainable_parameters()[0]
+    assert space_for_checkpoints(run, parameters, limit=1) == pytest.approx(size, rel=0.05)
