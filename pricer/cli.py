@@ -20,12 +20,15 @@ from pricer.bulk import (
     predict_file,
     read_rows,
 )
-from pricer.errors import ItemsError, PricerError, explain
+from pricer.errors import ItemsError, ParamsError, PricerError, explain
+from pricer.files import writing
 
 if TYPE_CHECKING:
     from pricer.predictor import PriceEstimate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+PARAMS, PRESETS = Path("params.yaml"), Path("presets")
 
 SHOWN = 1000  # products in a table: more belong into a file
 
@@ -224,6 +227,39 @@ def compare(
                 file=sys.stderr,
             )
             sys.exit(2)
+
+
+@app.command()
+def preset(
+    name: Annotated[str | None, typer.Argument(help="demo, lite or full")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="write without asking")] = False,
+    check: Annotated[bool, typer.Option("--check", help="check every preset")] = False,
+) -> None:
+    """Write a whole set of knobs to `params.yaml`, whose comments stay; the diff comes first."""
+    # params take a moment to import: only commands that read them wait for it
+    from pricer.presets import difference, preset_file, preset_names, with_preset
+
+    if (name is None) != check:
+        raise ParamsError("give either the name of a preset or --check")
+    if name is None:
+        for known in preset_names(PRESETS):
+            preset_file(PRESETS, known)
+            print(f"{known}: every knob is there and allowed")
+        return
+    file = preset_file(PRESETS, name)
+    before = PARAMS.read_text(encoding="utf-8") if PARAMS.exists() else ""
+    after = with_preset(before, file.read_text(encoding="utf-8"))
+    if before == after:
+        print(f"{PARAMS} is preset {name} already", file=sys.stderr)
+        return
+    print(difference(before, after, str(PARAMS)), end="", flush=True)
+    if not yes and not sys.stdin.isatty():
+        raise PricerError(f"nothing written: add --yes to write this to {PARAMS}")
+    if not yes and not typer.confirm(f"Write this to {PARAMS}?", err=True):
+        raise PricerError("nothing written")
+    with writing(PARAMS) as partial:
+        partial.write_text(after, encoding="utf-8")
+    print(f"{PARAMS} is preset {name} now: `dvc repro` runs it", file=sys.stderr)
 
 
 def main() -> None:
