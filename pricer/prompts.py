@@ -20,7 +20,7 @@ COLUMNS += ["prompt_tokens", "completion_tokens", "truncated"]
 # what the statistics of all examples are taken from
 COUNTS = ["summary_tokens", "prompt_tokens", "completion_tokens", "truncated", "prefix_in_summary"]
 
-BATCH = 1000  # texts tokenized at once: bounded memory, all of the tokenizer's threads
+BATCH = 128  # texts tokenized at once: all threads have work, what they make fits their caches
 
 
 def build_prompt(summary: str) -> str:
