@@ -97,7 +97,7 @@ def prompt_lengths(
 
     Args:
         tokenizer: the base model's.
-        summaries: without spaces around them.
+        summaries: without spaces around them, not empty.
         summary_tokens: of each.
     """
     head, tail = build_prompt("\0").split("\0")
