@@ -102,13 +102,19 @@ def prompt_lengths(
     """
     head, tail = build_prompt("\0").split("\0")
     first = [(summary.split(None, 1) or [""])[0] for summary in summaries]
-    last = [(summary.rsplit(None, 1) or [""])[-1] for summary in summaries]
+    last = [_last_word(summary) for summary in summaries]
     before, after = _added(tokenizer, first, head, ""), _added(tokenizer, last, "", tail)
     begin = len(_begin_ids(tokenizer))
     return [
         begin + before[one] + tokens + after[other]
         for one, tokens, other in zip(first, summary_tokens, last, strict=True)
     ]
+
+
+def _last_word(text: str) -> str:
+    """Return the last word with the spaces before it, which tokenizers take for its own."""
+    before = text[: -len((text.rsplit(None, 1) or [""])[-1])]
+    return text[len(before.rstrip()) :]
 
 
 def _added(tokenizer: "Tokenizer", words: list[str], head: str, tail: str) -> dict[str, int]:
