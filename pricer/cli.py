@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import sys
 from itertools import chain, islice
@@ -198,7 +199,7 @@ def compare(
     """
     # DVC, pandas and the rest take a second to import: only a command that compares waits for it
     from pricer.comparison import compare as compare_tables
-    from pricer.comparison import comparison_text
+    from pricer.comparison import comparison_text, worsening
     from pricer.params import read_params
     from pricer.runs import read_predictions
 
@@ -219,10 +220,11 @@ def compare(
     else:
         print(comparison_text(result, a, b, markdown=output_format == "markdown"), end="")
     if fail_if_worse is not None:
-        share = result["delta"]["mae"]["value"] / result["a"]["mae"]
+        share = worsening(result)
         if share > fail_if_worse:
+            above = f"{share:.1%} above A's" if share < math.inf else "above A's, which is 0"
             print(
-                f"pricer: B's mean absolute error is {share:.1%} above A's, "
+                f"pricer: B's mean absolute error is {above}, "
                 f"more than the {fail_if_worse:.1%} allowed",
                 file=sys.stderr,
             )
