@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import sys
 from itertools import chain, islice
@@ -21,11 +22,14 @@ from pricer.bulk import (
     read_rows,
 )
 from pricer.errors import ItemsError, ParamsError, PricerError, explain
+from pricer.files import writing
 
 if TYPE_CHECKING:
     from pricer.predictor import PriceEstimate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+PARAMS, PRESETS = Path("params.yaml"), Path("presets")
 
 SHOWN = 1000  # products in a table: more belong into a file
 
@@ -195,7 +199,7 @@ def compare(
     """
     # DVC, pandas and the rest take a second to import: only a command that compares waits for it
     from pricer.comparison import compare as compare_tables
-    from pricer.comparison import comparison_text
+    from pricer.comparison import comparison_text, worsening
     from pricer.params import read_params
     from pricer.runs import read_predictions
 
@@ -216,10 +220,11 @@ def compare(
     else:
         print(comparison_text(result, a, b, markdown=output_format == "markdown"), end="")
     if fail_if_worse is not None:
-        share = result["delta"]["mae"]["value"] / result["a"]["mae"]
+        share = worsening(result)
         if share > fail_if_worse:
+            above = f"{share:.1%} above A's" if share < math.inf else "above A's, which is 0"
             print(
-                f"pricer: B's mean absolute error is {share:.1%} above A's, "
+                f"pricer: B's mean absolute error is {above}, "
                 f"more than the {fail_if_worse:.1%} allowed",
                 file=sys.stderr,
             )
@@ -239,17 +244,10 @@ def inspect(
     # torch takes seconds to import: only a command that needs it waits for it
     from pricer.inspection import inspection_text
     from pricer.params import read_params
+    from pricer.presets import preset_file
 
-    print(inspection_text(read_params(_params_file(preset)), Path("data/base_model"), measure))
-
-
-def _params_file(preset: str | None) -> Path:
-    if preset is None:
-        return Path("params.yaml")
-    known = sorted(file.stem for file in Path("presets").glob("*.yaml"))
-    if preset not in known:
-        raise ParamsError(f"no preset {preset}: there are {', '.join(known) or 'none here'}")
-    return Path(f"presets/{preset}.yaml")
+    file = PARAMS if preset is None else preset_file(PRESETS, preset)
+    print(inspection_text(read_params(file), Path("data/base_model"), measure))
 
 
 @app.command()
@@ -274,6 +272,39 @@ def doctor() -> None:
         console.print(f"{kind} {escape(problem)}", soft_wrap=True, highlight=False)
     if any(problems.values()):
         sys.exit(1)
+
+
+@app.command()
+def preset(
+    name: Annotated[str | None, typer.Argument(help="demo, lite or full")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="write without asking")] = False,
+    check: Annotated[bool, typer.Option("--check", help="check every preset")] = False,
+) -> None:
+    """Write a whole set of knobs to `params.yaml`, whose comments stay; the diff comes first."""
+    # params take a moment to import: only commands that read them wait for it
+    from pricer.presets import difference, preset_file, preset_names, with_preset
+
+    if (name is None) != check:
+        raise ParamsError("give either the name of a preset or --check")
+    if name is None:
+        for known in preset_names(PRESETS):
+            preset_file(PRESETS, known)
+            print(f"{known}: every knob is there and allowed")
+        return
+    file = preset_file(PRESETS, name)
+    before = PARAMS.read_text(encoding="utf-8") if PARAMS.exists() else ""
+    after = with_preset(before, file.read_text(encoding="utf-8"))
+    if before == after:
+        print(f"{PARAMS} is preset {name} already", file=sys.stderr)
+        return
+    print(difference(before, after, str(PARAMS)), end="", flush=True)
+    if not yes and not sys.stdin.isatty():
+        raise PricerError(f"nothing written: add --yes to write this to {PARAMS}")
+    if not yes and not typer.confirm(f"Write this to {PARAMS}?", err=True):
+        raise PricerError("nothing written")
+    with writing(PARAMS) as partial:
+        partial.write_text(after, encoding="utf-8")
+    print(f"{PARAMS} is preset {name} now: `dvc repro` runs it", file=sys.stderr)
 
 
 def main() -> None:

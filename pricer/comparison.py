@@ -1,7 +1,7 @@
 """Is B better than A? Two predictors on the products that both have judged."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,15 +14,13 @@ from pricer.metrics import (
     price_bands,
     resampled_means,
 )
-from pricer.tables import table
+from pricer.tables import signed, table, usd
 
 Floats = NDArray[np.float64]
 
 MOVED = 10  # products whose errors differ most, told one by one
 # normal quantiles of a two-sided test at 5% that finds a true difference in 80% of the cases
 DETECTION = 1.960 + 0.842
-
-UNITS = {"mae": "$", "mse": "", "crps": "$"}
 
 
 def compare(
@@ -223,10 +221,9 @@ def comparison_text(result: dict[str, Any], a: str, b: str, *, markdown: bool) -
     rows = [
         [
             name.upper(),
-            _usd(result["a"][name], name),
-            _usd(result["b"][name], name),
-            _signed(delta["value"], name),
-            f"{_signed(delta['ci_low'], name)} to {_signed(delta['ci_high'], name)}",
+            *(_told(result[side][name], name) for side in ("a", "b")),
+            _told(delta["value"], name, sign="+"),
+            " to ".join(_told(delta[end], name, sign="+") for end in ("ci_low", "ci_high")),
             f"{delta['p_value']:.4f}",
         ]
         for name, delta in result["delta"].items()
@@ -242,8 +239,8 @@ def comparison_text(result: dict[str, Any], a: str, b: str, *, markdown: bool) -
             [
                 name,
                 str(own["n"]),
-                _signed(own["mae"]),
-                f"{_signed(own['mae_ci_low'])} to {_signed(own['mae_ci_high'])}",
+                signed(own["mae"]),
+                f"{signed(own['mae_ci_low'])} to {signed(own['mae_ci_high'])}",
             ]
             for name, own in groups.items()
         ]
@@ -252,10 +249,10 @@ def comparison_text(result: dict[str, Any], a: str, b: str, *, markdown: bool) -
         rows = [
             [
                 " ".join(row["title"].split())[:60] or str(row["id"]),
-                _usd(row["price"]),
-                _usd(row["a"]),
-                _usd(row["b"]),
-                _signed(row["error_change"]),
+                usd(row["price"]),
+                usd(row["a"]),
+                usd(row["b"]),
+                signed(row["error_change"]),
             ]
             for row in result["moved"]
         ]
@@ -264,9 +261,16 @@ def comparison_text(result: dict[str, Any], a: str, b: str, *, markdown: bool) -
     return "\n\n".join(parts) + "\n"
 
 
-def _usd(value: float, metric: str = "mae") -> str:
-    return f"{UNITS[metric]}{value:,.2f}"
+def _told(value: float, metric: str, *, sign: Literal["", "+"] = "") -> str:
+    """Return a value of a metric, in dollars where it is: a squared error is in none."""
+    if metric == "mse":
+        return f"{value:{sign},.2f}"
+    return signed(value) if sign else usd(value)
 
 
-def _signed(value: float, metric: str = "mae") -> str:
-    return f"{'-' if value < 0 else '+'}{_usd(abs(value), metric)}"
+def worsening(result: dict[str, Any]) -> float:
+    """Return by what share of A's mean absolute error B's is above it; infinite from an A of 0."""
+    delta = result["delta"]["mae"]["value"]
+    if result["a"]["mae"] == 0:
+        return math.inf if delta > 0 else 0.0
+    return float(delta / result["a"]["mae"])

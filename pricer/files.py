@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 
 def _partial(path: Path) -> Path:
@@ -71,3 +73,24 @@ def write_parquet(path: Path, table: pd.DataFrame) -> None:
 def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     """Read a Parquet file that a stage wrote."""
     return pd.read_parquet(path, columns=columns)
+
+
+def write_parquet_parts(path: Path, parts: Iterable[pd.DataFrame]) -> None:
+    """Write one or more tables of the same columns as one file, with one in memory at a time.
+
+    One alone gives the same bytes as `write_parquet`.
+    """
+    with writing(path) as partial, ExitStack() as open_files:
+        writer = None
+        for part in parts:
+            rows = pa.Table.from_pandas(part, preserve_index=False)
+            if writer is None:
+                writer = open_files.enter_context(pq.ParquetWriter(partial, rows.schema))
+            writer.write_table(rows)
+
+
+def read_parquet_parts(path: Path, columns: list[str], *, rows: int) -> Iterator[pd.DataFrame]:
+    """Yield a Parquet file that a stage wrote as tables of at most so many rows."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=rows, columns=columns):
+            yield batch.to_pandas()

@@ -3,17 +3,20 @@
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
 import pandas as pd
 
 from pricer.errors import ItemsError
-from pricer.files import read_parquet, write_parquet
+from pricer.files import read_parquet, read_parquet_parts, write_parquet
 
 REQUIRED_COLUMNS = ("title", "category", "price", "summary")
 OPTIONAL_COLUMNS = ("id", "full", "weight", "noise_free_price")
 SPLITS = ("train", "validation", "test")
+
+PART = 50_000  # items in memory at once, where a split is read in parts
 
 # control characters but for tab and newline, bidirectional overrides, lone surrogates
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -202,3 +205,8 @@ def write_items(folder: Path, splits: dict[str, pd.DataFrame]) -> None:
 def read_items(folder: Path, split: str) -> pd.DataFrame:
     """Read the items of one split."""
     return read_parquet(folder / f"{split}.parquet")
+
+
+def read_item_parts(folder: Path, split: str, columns: list[str]) -> Iterator[pd.DataFrame]:
+    """Yield some columns of the items of one split, PART rows at a time."""
+    return read_parquet_parts(folder / f"{split}.parquet", columns, rows=PART)

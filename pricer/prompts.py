@@ -8,12 +8,19 @@ import pandas as pd
 from pricer.errors import ItemsError, PricerError
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
 QUESTION = "What does this cost to the nearest dollar?"
 PREFIX = "Price is $"
 
-BATCH = 1000  # texts tokenized at once: bounded memory, all of the tokenizer's threads
+# of the prompts table
+COLUMNS = ["id", "prompt", "completion", "price"]
+COLUMNS += ["prompt_tokens", "completion_tokens", "truncated"]
+# what the statistics of all examples are taken from
+COUNTS = ["summary_tokens", "prompt_tokens", "completion_tokens", "truncated", "prefix_in_summary"]
+
+BATCH = 128  # texts tokenized at once: all threads have work, what they make fits their caches
 
 
 def build_prompt(summary: str) -> str:
@@ -34,16 +41,14 @@ def cut_summaries(
     Returns:
         The summaries, each a prefix of the one given, and how many tokens each had before.
     """
-    texts: list[str] = []
-    tokens: list[int] = []
-    for batch in _batches(summaries):
-        encoded = tokenizer(batch, add_special_tokens=False, return_offsets_mapping=True)
-        for text, offsets in zip(batch, encoded["offset_mapping"], strict=True):
-            tokens.append(len(offsets))
-            if len(offsets) > cutoff:
-                # a character of several tokens is dropped when not all of them fit
-                text = text[: min(offsets[cutoff - 1][1], offsets[cutoff][0])]
-            texts.append(text)
+    tokens = [len(encoding) for encoding in _encode(tokenizer, summaries)]
+    texts = list(summaries)
+    long = [place for place, count in enumerate(tokens) if count > cutoff]
+    encodings = _encode(tokenizer, [summaries[place] for place in long], places=True)
+    for place, encoding in zip(long, encodings, strict=True):
+        (_, end), (following, _) = encoding.offsets[cutoff - 1 : cutoff + 1]
+        # a character of several tokens is dropped when not all of them fit
+        texts[place] = summaries[place][: min(end, following)]
     return texts, tokens
 
 
@@ -53,11 +58,7 @@ def encode_prompts(tokenizer: "Tokenizer", prompts: list[str]) -> list[list[int]
     They begin with the begin-of-text token where the tokenizer adds one, and end with the prefix.
     """
     begin = _begin_ids(tokenizer)
-    return [
-        begin + ids
-        for batch in _batches(prompts)
-        for ids in tokenizer(batch, add_special_tokens=False)["input_ids"]
-    ]
+    return [begin + encoding.ids for encoding in _encode(tokenizer, prompts)]
 
 
 def encode_completions(
@@ -86,6 +87,47 @@ def encode_completions(
     return completion_ids
 
 
+def prompt_lengths(
+    tokenizer: "Tokenizer", summaries: list[str], summary_tokens: list[int]
+) -> list[int]:
+    """Return how many tokens each prompt has, from how many its summary has by itself.
+
+    What stands around a summary changes how its first and its last word are split into tokens,
+    and no others: these words are few, the summaries many.
+
+    Args:
+        tokenizer: the base model's.
+        summaries: without spaces around them, not empty.
+        summary_tokens: of each.
+    """
+    head, tail = build_prompt("\0").split("\0")
+    first = [(summary.split(None, 1) or [""])[0] for summary in summaries]
+    last = [_last_word(summary) for summary in summaries]
+    before, after = _added(tokenizer, first, head, ""), _added(tokenizer, last, "", tail)
+    begin = len(_begin_ids(tokenizer))
+    return [
+        begin + before[one] + tokens + after[other]
+        for one, tokens, other in zip(first, summary_tokens, last, strict=True)
+    ]
+
+
+def _last_word(text: str) -> str:
+    """Return the last word with the spaces before it, which tokenizers take for its own."""
+    before = text[: -len((text.rsplit(None, 1) or [""])[-1])]
+    return text[len(before.rstrip()) :]
+
+
+def _added(tokenizer: "Tokenizer", words: list[str], head: str, tail: str) -> dict[str, int]:
+    """Return by how many tokens `head` and `tail` around each word lengthen it."""
+    distinct = list(dict.fromkeys(words))
+    alone = _encode(tokenizer, distinct)
+    within = _encode(tokenizer, [head + word + tail for word in distinct])
+    return {
+        word: len(longer) - len(ids)
+        for word, longer, ids in zip(distinct, within, alone, strict=True)
+    }
+
+
 def build_prompts(
     tokenizer: "Tokenizer", items: pd.DataFrame, *, cutoff: int, rounded: bool
 ) -> pd.DataFrame:
@@ -98,23 +140,38 @@ def build_prompts(
         rounded: whether completions are whole dollars.
 
     Returns:
-        id, prompt, completion, price (USD), prompt_tokens and completion_tokens (special tokens
-        included), truncated, summary_tokens (before the cut).
+        COLUMNS and COUNTS: id, prompt, completion, price (USD), prompt_tokens and
+        completion_tokens (special tokens included), truncated, summary_tokens (before the cut),
+        prefix_in_summary.
+
+    Raises:
+        PricerError: the tokenizer merges the end of a prompt with the start of a completion.
     """
     summaries, summary_tokens = cut_summaries(tokenizer, items["summary"].tolist(), cutoff)
+    truncated = [tokens > cutoff for tokens in summary_tokens]
     prompts = [build_prompt(summary) for summary in summaries]
+    prompt_tokens = prompt_lengths(tokenizer, summaries, summary_tokens)
+    # what is left of a summary may be split otherwise than it was within all of it
+    cut = [place for place, is_cut in enumerate(truncated) if is_cut]
+    for place, ids in zip(cut, encode_prompts(tokenizer, [prompts[p] for p in cut]), strict=True):
+        prompt_tokens[place] = len(ids)
     completions = [build_completion(price, rounded=rounded) for price in items["price"]]
-    completion_ids = encode_completions(tokenizer, prompts, completions)
+    # few prices are distinct, and every prompt ends with the same words
+    distinct = list(dict.fromkeys(completions))
+    completion_ids = encode_completions(tokenizer, [PREFIX] * len(distinct), distinct)
+    completion_tokens = dict(zip(distinct, map(len, completion_ids), strict=True))
     return pd.DataFrame(
         {
             "id": items["id"],
             "prompt": prompts,
             "completion": completions,
             "price": items["price"],
-            "prompt_tokens": [len(ids) for ids in encode_prompts(tokenizer, prompts)],
-            "completion_tokens": [len(ids) for ids in completion_ids],
-            "truncated": [tokens > cutoff for tokens in summary_tokens],
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": [completion_tokens[completion] for completion in completions],
+            "truncated": truncated,
             "summary_tokens": summary_tokens,
+            # a text that states a price gives the answer away
+            "prefix_in_summary": [PREFIX in summary for summary in summaries],
         }
     )
 
@@ -146,10 +203,7 @@ def token_statistics(prompts: pd.DataFrame) -> dict[str, Any]:
         "truncated_share": truncated / len(prompts),
         "example_tokens_mean": float(example_tokens.mean()),
         "example_tokens_max": int(example_tokens.max()),
-        # a text that states a price gives the answer away
-        "prefix_in_summary": int(
-            prompts["prompt"].str.removesuffix(PREFIX).str.contains(PREFIX, regex=False).sum()
-        ),
+        "prefix_in_summary": int(prompts["prefix_in_summary"].sum()),
     }
 
 
@@ -158,6 +212,21 @@ def _begin_ids(tokenizer: "Tokenizer") -> list[int]:
     return [begin] if begin is not None and tokenizer("x")["input_ids"][0] == begin else []
 
 
-def _batches(texts: list[str]) -> Iterator[list[str]]:
+def _encode(
+    tokenizer: "Tokenizer", texts: list[str], *, places: bool = False
+) -> Iterator["Encoding"]:
+    """Yield each text's encoding without special tokens, from the library under the tokenizer.
+
+    It takes all threads, and makes lists of ids only where they are asked for.
+
+    Args:
+        tokenizer: the base model's.
+        texts: any number; few encodings are in memory at once.
+        places: whether the encodings know where in the text a token is, which takes longer.
+    """
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    encode = backend.encode_batch if places else backend.encode_batch_fast
     for start in range(0, len(texts), BATCH):
-        yield texts[start : start + BATCH]
+        yield from encode(texts[start : start + BATCH], add_special_tokens=False)

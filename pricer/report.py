@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from pricer import charts
 from pricer.evaluation import Evaluation
 from pricer.provenance import code_files
-from pricer.tables import table
+from pricer.tables import signed, signed_interval, table, usd
 
 FOLDER = Path(__file__).parent
 
@@ -285,19 +285,3 @@ def _plain(text: str) -> str:
     """Return a product's text as one line that Markdown shows as it is."""
     line = " ".join(text.split())[:100]
     return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>#!&~" else letter for letter in line)
-
-
-def usd(value: float) -> str:
-    """Return dollars and cents."""
-    return f"{'-' if value < 0 else ''}${abs(value):,.2f}"
-
-
-def signed(value: float) -> str:
-    """Return dollars and cents with a sign."""
-    return usd(value) if value < 0 else f"+{usd(value)}"
-
-
-def signed_interval(difference: dict[str, float]) -> str:
-    """Return a difference of mean absolute errors with its interval."""
-    low, high = difference["mae_ci_low"], difference["mae_ci_high"]
-    return f"{signed(difference['mae'])} ({low:+.2f} to {high:+.2f})"

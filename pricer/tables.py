@@ -1,4 +1,4 @@
-"""Rows as aligned text or as Markdown."""
+"""Rows as aligned text or as Markdown, and dollars in them."""
 
 from tabulate import tabulate
 
@@ -14,3 +14,19 @@ def table(header: list[str], rows: list[list[str]], *, markdown: bool = True) ->
         colalign=["left", *["right"] * (len(header) - 1)],
         disable_numparse=True,
     )
+
+
+def usd(value: float) -> str:
+    """Return dollars and cents."""
+    return f"{'-' if value < 0 else ''}${abs(value):,.2f}"
+
+
+def signed(value: float) -> str:
+    """Return dollars and cents with a sign."""
+    return usd(value) if value < 0 else f"+{usd(value)}"
+
+
+def signed_interval(difference: dict[str, float]) -> str:
+    """Return a difference of mean absolute errors with its interval."""
+    low, high = difference["mae_ci_low"], difference["mae_ci_high"]
+    return f"{signed(difference['mae'])} ({low:+.2f} to {high:+.2f})"

@@ -1,5 +1,6 @@
 """prompts: items to prompts and completions, with token counts."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -7,31 +8,41 @@ import pandas as pd
 from pricer.base_model import load_tokenizer
 from pricer.charts import token_histogram
 from pricer.errors import run_stage
-from pricer.files import write_json, write_parquet, writing
-from pricer.items import SPLITS, read_items
+from pricer.files import write_json, write_parquet_parts, writing
+from pricer.items import SPLITS, read_item_parts
 from pricer.params import read_params
-from pricer.prompts import build_prompts, check_max_length, token_statistics
+from pricer.prompts import (
+    COLUMNS,
+    COUNTS,
+    build_prompts,
+    check_max_length,
+    token_statistics,
+)
 
 
 def main(items_dir: Path, base_model_dir: Path, prompts_dir: Path, metrics_dir: Path) -> None:
     """Write one Parquet file a split to `prompts_dir`, statistics and charts to `metrics_dir`."""
     params = read_params().prompts
     tokenizer = load_tokenizer(base_model_dir)
-    tables = {
-        split: build_prompts(
-            tokenizer,
-            read_items(items_dir, split),
-            cutoff=params.cutoff,
-            # judged on exact prices, whatever it was trained on
-            rounded=params.round_prices and split != "test",
-        )
-        for split in SPLITS
-    }
-    every = pd.concat(tables.values())
-    check_max_length(every, cutoff=params.cutoff, max_length=params.max_length)
+    counts: list[pd.DataFrame] = []
+
+    def prompts(split: str) -> Iterator[pd.DataFrame]:
+        for items in read_item_parts(items_dir, split, ["id", "summary", "price"]):
+            table = build_prompts(
+                tokenizer,
+                items,
+                cutoff=params.cutoff,
+                # judged on exact prices, whatever it was trained on
+                rounded=params.round_prices and split != "test",
+            )
+            counts.append(table[COUNTS])
+            yield table[COLUMNS]
+
     with writing(prompts_dir, folder=True) as partial:
-        for split, table in tables.items():
-            write_parquet(partial / f"{split}.parquet", table.drop(columns="summary_tokens"))
+        for split in SPLITS:
+            write_parquet_parts(partial / f"{split}.parquet", prompts(split))
+        every = pd.concat(counts)
+        check_max_length(every, cutoff=params.cutoff, max_length=params.max_length)
     statistics = token_statistics(every)
     write_json(metrics_dir / "prompts.json", statistics)
     token_histogram(

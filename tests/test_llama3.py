@@ -5,6 +5,8 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
@@ -14,8 +16,10 @@ from pricer.prompts import (
     build_prompt,
     build_prompts,
     check_max_length,
+    cut_summaries,
     encode_completions,
     encode_prompts,
+    prompt_lengths,
     token_statistics,
 )
 
@@ -86,3 +90,12 @@ def test_the_prompt_contract(llama3, items):
     statistics = token_statistics(table)
     assert statistics["n"] == len(items) and statistics["example_tokens_max"] <= 128
     assert (table["completion_tokens"] == 4).all()
+
+
+@given(st.text(st.sampled_from("ab 1.,$()%\n\t'-é掃🧹"), max_size=40).map(str.strip).filter(bool))
+@settings(max_examples=1000)
+def test_a_prompts_length_follows_from_its_summarys(llama3, summary):
+    """Here punctuation at the end of a summary takes the line breaks after it."""
+    _, tokens = cut_summaries(llama3, [summary], 100)
+    [ids] = encode_prompts(llama3, [build_prompt(summary)])
+    assert prompt_lengths(llama3, [summary], tokens) == [len(ids)]

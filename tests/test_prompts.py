@@ -7,6 +7,8 @@ from transformers import PreTrainedTokenizerFast
 
 from pricer.errors import ItemsError, PricerError
 from pricer.prompts import (
+    COLUMNS,
+    COUNTS,
     PREFIX,
     build_completion,
     build_prompt,
@@ -15,6 +17,7 @@ from pricer.prompts import (
     cut_summaries,
     encode_completions,
     encode_prompts,
+    prompt_lengths,
     token_statistics,
 )
 
@@ -73,10 +76,14 @@ def test_a_tokenizer_that_merges_prefix_and_price_is_refused():
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=merging, eos_token="<|end|>")
     with pytest.raises(PricerError, match=r"merges 'Price is \$' with the price '7.00'"):
         encode_completions(tokenizer, ["Price is $"], ["7.00"])
+    items = pd.DataFrame({"id": [1], "summary": ["A mug"], "price": [7.0]})
+    with pytest.raises(PricerError, match="merges"):
+        build_prompts(tokenizer, items, cutoff=90, rounded=True)
 
 
 def test_the_table_counts_every_token(tokenizer, items):
     table = build_prompts(tokenizer, items, cutoff=30, rounded=True)
+    assert list(table) == [*COLUMNS, *COUNTS[:1], *COUNTS[-1:]]
     assert table["truncated"].all() and (table["completion"].str.endswith(".00")).all()
     assert table["prompt"].str.endswith(PREFIX).all()
     for row in table.head(20).itertuples():
@@ -87,6 +94,19 @@ def test_the_table_counts_every_token(tokenizer, items):
     assert statistics["example_tokens_max"] < statistics["summary_tokens_max"]
     exact = build_prompts(tokenizer, items, cutoff=30, rounded=False)
     assert exact["completion"].tolist() == [str(price) for price in items["price"]]
+
+
+@given(
+    texts=st.lists(
+        st.text(st.sampled_from("ab 1.,$\n\t'-é掃🧹"), max_size=40).map(str.strip), max_size=5
+    )
+)
+def test_a_prompts_length_follows_from_its_summarys(tokenizer, texts):
+    """Whatever stands at the ends of a summary, where the question and the prefix touch it."""
+    summaries, tokens = cut_summaries(tokenizer, texts, 100)
+    prompts = [build_prompt(summary) for summary in summaries]
+    expected = [len(ids) for ids in encode_prompts(tokenizer, prompts)]
+    assert prompt_lengths(tokenizer, summaries, tokens) == expected
 
 
 def test_nothing_is_cut_silently(tokenizer, items):

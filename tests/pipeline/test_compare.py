@@ -63,6 +63,15 @@ def test_a_gate_for_ci(reproduced, tuned, tmp_path):
     reproduced.run("pricer", "compare", "tuned", "tuned", "--fail-if-worse", "0")
 
 
+def test_whatever_is_worse_than_no_error_at_all_is_worse(reproduced, tuned, tmp_path):
+    exact = tuned.assign(point=tuned["price"])[["id", "price", "point"]]
+    exact.to_parquet(tmp_path / "exact.parquet")
+    gate = ["pricer", "compare", str(tmp_path / "exact.parquet")]
+    failed = reproduced.run(*gate, "tuned", "--fail-if-worse", "0.5", ok=False)
+    assert failed.returncode == 2 and "error is above A's, which is 0, more than" in failed.stderr
+    reproduced.run(*gate, str(tmp_path / "exact.parquet"), "--fail-if-worse", "0")
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
