@@ -57,15 +57,34 @@ class Files(Section):
     """What a row without a usable text or price does: end the stage, or be counted and dropped."""
 
 
+Repository = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+Revision = Annotated[str, Field(min_length=1)]
+
+
+class HubItems(Section):
+    """A data set on the Hugging Face Hub, with splits of its own."""
+
+    dataset: Repository
+    revision: Revision
+    """A commit hash, or a branch or tag, which becomes a commit when the products are fetched."""
+    config: str | None
+    """Of a data set that has several."""
+    train_size: Count | None
+    validation_size: Count | None
+    test_size: Count | None
+    """The first usable products of each split; null takes all."""
+
+
 class Items(Section):
     """Where products come from."""
 
-    source: Literal["catalog", "files"]
+    source: Literal["catalog", "files", "hub"]
     min_price: NonNegative
     max_price: Positive
     """USD; products outside min_price..max_price are counted and left out."""
     catalog: Catalog
     files: Files
+    hub: HubItems
 
     @field_validator("max_price")
     @classmethod
@@ -86,13 +105,22 @@ class Pypi(Section):
     """Of the wheel."""
 
 
+class HubModel(Section):
+    """A model on the Hugging Face Hub; code that comes with one is never run."""
+
+    id: Repository
+    revision: Revision
+    """A commit hash, or a branch or tag, which becomes a commit when the model is fetched."""
+
+
 class Model(Section):
     """Where the base model comes from."""
 
-    source: Literal["pypi", "path"]
+    source: Literal["pypi", "path", "hub"]
     path: str | None
     """A Hugging Face model folder, for `source: path`."""
     pypi: Pypi
+    hub: HubModel
 
     @field_validator("path")
     @classmethod

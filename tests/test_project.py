@@ -16,8 +16,8 @@ HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes"}
 MAY_IMPORT_HEAVY = {"base_model", "model_sources", "predictor", "price_tokens", "training"}
 MODULES = sorted(path.stem for path in (ROOT / "pricer").glob("*.py"))
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("[!_]*.py"))
-# what these change reaches a stage only as param values, which DVC tracks
-NOT_TRACKED = {"pricer/errors.py", "pricer/params.py"}
+# what these change reaches a stage only as param values, which DVC tracks, or as files at a commit
+NOT_TRACKED = {"pricer/errors.py", "pricer/hub.py", "pricer/params.py"}
 
 
 def load_yaml(name: str):
