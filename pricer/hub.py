@@ -243,8 +243,8 @@ def _explain(error: BaseException, repo: str, kind: Kind, revision: str) -> str 
             return "the proxy (HTTPS_PROXY, HTTP_PROXY) refuses or does not answer: check or unset"
         case httpx2.TransportError():
             return (
-                f"cannot reach {constants.ENDPOINT} ({type(error).__name__}): check the network "
-                "(behind a proxy set HTTPS_PROXY), then run the same command again"
+                f"cannot reach {constants.ENDPOINT} ({type(error).__name__}): check the network, "
+                "and HTTPS_PROXY if there is a proxy, then run the same command again"
             )
         case OSError() if error.errno in DISK_FULL:
             return (

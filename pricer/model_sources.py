@@ -72,8 +72,8 @@ def fetch_hub_model(repo: str, revision: str, out: Path) -> dict[str, Any]:
         out: an empty folder.
 
     Returns:
-        repo, commit, license (None where its card names none) and the weight files with their size
-        and SHA-256: enough to find these very weights again.
+        repo, commit, what its card says of its license, and the weight files with their size and
+        SHA-256: enough to find these very weights again.
 
     Raises:
         HubError: some of it cannot be had.
@@ -91,6 +91,7 @@ def fetch_hub_model(repo: str, revision: str, out: Path) -> dict[str, Any]:
         )
     weights = _weight_files(folder)
     folder = download(repo, "model", commit, weights, whole=False)
+    card = card_data(folder)
     check_base_model(folder)
     for file in sorted(folder.iterdir()):
         wanted = any(file.match(pattern) for pattern in SMALL_FILES)
@@ -99,7 +100,9 @@ def fetch_hub_model(repo: str, revision: str, out: Path) -> dict[str, Any]:
     return {
         "repo": repo,
         "commit": commit,
-        "license": card_data(folder).get("license"),
+        "license": {
+            key: card[key] for key in ("license", "license_name", "license_link") if key in card
+        },
         "files": {
             name: {
                 "size": (folder / name).stat().st_size,

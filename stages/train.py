@@ -15,7 +15,7 @@ from pricer.checkpoints import (
 )
 from pricer.errors import run_stage
 from pricer.files import read_parquet, write_json, writing
-from pricer.model_card import adapter_card
+from pricer.model_card import adapter_card, base_model_name
 from pricer.params import read_params
 from pricer.provenance import code_files
 from pricer.training import build_trainer, run_training, save_adapter
@@ -57,7 +57,7 @@ def main(
         metrics = run_training(trainer, checkpoint)
         elapsed_s = time.perf_counter() - started
     with writing(adapter_dir, folder=True) as partial:
-        save_adapter(trainer, partial, base_model=str(base_model_dir))
+        save_adapter(trainer, partial, base_model=base_model_name(base_model_dir))
         card = adapter_card(params, base_model_dir, prompts_dir)
         (partial / "README.md").write_text(card, encoding="utf-8")
     write_json(metrics_file, metrics)
