@@ -216,8 +216,8 @@ def _tell_rate_limit(response: httpx2.Response) -> None:
 
 def _explain(error: BaseException, repo: str, kind: Kind, revision: str) -> str | None:
     """Say what went wrong and what to do; None for what is nobody's fault but the program's."""
-    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
-        error = error.__cause__
+    while isinstance(error, LocalEntryNotFoundError | RuntimeError) and error.__cause__:
+        error = error.__cause__  # the library wraps what happened
     page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo}"
     match error:
         case GatedRepoError():

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 LARGE = (".safetensors", ".parquet", ".bin")
 
@@ -175,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(fault.status, b"", fault.headers)
             return
         try:
-            status, content, headers = self._route(path, body)
+            status, content, headers = self._route(urlsplit(self.path), body)
         except _Refused as refused:
             status, content, headers = refused.status, b"", refused.headers
         self._answer(status, content, headers, fault)
@@ -205,8 +205,9 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             pass  # the client is gone
 
-    def _route(self, path: str, body: bytes) -> tuple[int, bytes, dict[str, str]]:
+    def _route(self, url: SplitResult, body: bytes) -> tuple[int, bytes, dict[str, str]]:
         """Return status, body and headers of the right answer."""
+        path = url.path  # quoted: a branch may have slashes in its name
         if found := re.fullmatch(r"/storage/(\w{64})", path):
             if self.command == "PUT":
                 assert hashlib.sha256(body).hexdigest() == found[1]
@@ -225,17 +226,29 @@ class _Handler(BaseHTTPRequestHandler):
             return self._batch(json.loads(body))
         if found := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             repo = self._repo("datasets" if found[1] else "models", found[2])
-            return self._resolve(repo, found[3], found[4])
+            return self._resolve(repo, unquote(found[3]), unquote(found[4]))
         if found := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)", path):
             return self._info(self._repo(found[1], found[2]), "main")
-        if found := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)/(\w+)/(.+)", path):
-            kind, name, what, revision = found.groups()
+        pattern = r"/api/(models|datasets)/([^/]+/[^/]+)/([\w-]+)/([^/]+)(?:/(.+))?"
+        if found := re.fullmatch(pattern, path):
+            kind, name, what, revision, folder = (unquote(part or "") for part in found.groups())
             repo = self._repo(kind, name, write=what in ("preupload", "commit", "tag"))
             match what:
                 case "revision":
                     return self._info(repo, revision)
                 case "tree":
-                    return self._tree(repo, revision)
+                    entries = self._entries(repo, revision)
+                    whole = "recursive=true" in url.query.lower()
+                    return _json(
+                        [
+                            entry
+                            for path, entry in entries.items()
+                            if _inside(path, folder) and (whole or _parent(path) == folder)
+                        ]
+                    )
+                case "paths-info":
+                    entries, asked = self._entries(repo, revision), _form(body)["paths"]
+                    return _json([entries[path] for path in asked if path in entries])
                 case "preupload":
                     return self._preupload(json.loads(body))
                 case "commit":
@@ -285,15 +298,20 @@ class _Handler(BaseHTTPRequestHandler):
             }
         )
 
-    def _tree(self, repo: Repo, revision: str) -> tuple[int, bytes, dict[str, str]]:
-        entries: list[dict[str, Any]] = []
+    def _entries(self, repo: Repo, revision: str) -> dict[str, dict[str, Any]]:
+        """Return what the Hub tells about every file and folder at a commit, by path."""
+        entries: dict[str, dict[str, Any]] = {}
         for path, data in repo.commits[self._commit_of(repo, revision)].items():
+            folder = _parent(path)
+            while folder:
+                entries[folder] = {"type": "directory", "path": folder, "size": 0, "oid": "0" * 40}
+                folder = _parent(folder)
             entry = {"type": "file", "path": path, "size": len(data), "oid": _git_hash(data)}
             if path.endswith(LARGE):
                 sha256 = hashlib.sha256(data).hexdigest()
                 entry["lfs"] = {"oid": sha256, "size": len(data), "pointerSize": 134}
-            entries.append(entry)
-        return _json(entries)
+            entries[path] = entry
+        return entries
 
     def _resolve(self, repo: Repo, revision: str, path: str) -> tuple[int, bytes, dict[str, str]]:
         rights = self._token(write=False)
@@ -398,6 +416,21 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _json(value: Any) -> tuple[int, bytes, dict[str, str]]:
     return 200, json.dumps(value).encode(), {"Content-Type": "application/json"}
+
+
+def _form(body: bytes) -> dict[str, Any]:
+    """Return what a body holds, JSON or a form."""
+    if body.startswith(b"{"):
+        return dict(json.loads(body))
+    return dict(parse_qs(body.decode()))
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _inside(path: str, folder: str) -> bool:
+    return not folder or path.startswith(f"{folder}/")
 
 
 def _git_hash(data: bytes) -> str:
