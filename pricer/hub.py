@@ -22,6 +22,7 @@ from huggingface_hub import (
     metadata_load,
     set_client_factory,
     snapshot_download,
+    try_to_load_from_cache,
 )
 from huggingface_hub.errors import (
     CachedRepoTreeNotFoundError,
@@ -43,6 +44,7 @@ Kind = Literal["model", "dataset"]
 T = TypeVar("T")
 
 LONGEST_WAIT_S = 90  # a longer rate limit is told, not waited for
+TIMEOUT_S = 120  # the library would wait for ever
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 # what each kind of repository is called in params.yaml
@@ -68,7 +70,7 @@ def resolve(repo: str, kind: Kind, revision: str) -> str:
     if COMMIT.fullmatch(revision):
         return revision
     info = ask(
-        lambda: HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=60),
+        lambda: HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=TIMEOUT_S),
         repo,
         kind,
         revision=revision,
@@ -159,9 +161,12 @@ def weights_folder(base_model_dir: Path) -> Path:
     hub = json.loads(origin.read_text(encoding="utf-8")).get("hub") if origin.is_file() else None
     if not hub:
         return base_model_dir
-    folder = download(
-        hub["repo"], "model", hub["commit"], ["config.json", *hub["files"]], whole=False
-    )
+    repo, commit, names = hub["repo"], hub["commit"], ["config.json", *hub["files"]]
+    cached = [try_to_load_from_cache(repo, name, revision=commit) for name in names]
+    if all(isinstance(path, str) for path in cached):  # the Hub need not be asked
+        folder = Path(str(cached[0])).parent
+    else:
+        folder = download(repo, "model", commit, names, whole=False)
     for name, known in hub["files"].items():
         size = (folder / name).stat().st_size
         if size != known["size"]:
@@ -198,8 +203,9 @@ def ask(call: Callable[[], T], repo: str, kind: Kind, *, revision: str = "main")
 
 
 def _client() -> httpx2.Client:
-    """Return the Hub library's client, which tells rate limits instead of waiting however long."""
+    """Return the library's client, but one that neither waits for ever nor sits out any limit."""
     client = default_client_factory()
+    client.timeout = httpx2.Timeout(TIMEOUT_S)
     client.event_hooks = client.event_hooks | {"response": [_tell_rate_limit]}
     return client
 

@@ -89,6 +89,7 @@ def fetch_hub_model(repo: str, revision: str, out: Path) -> dict[str, Any]:
             f"(has {', '.join(others[:2]) or 'no weights'}): only safetensors are loaded, "
             "take a repository that has them"
         )
+    _refuse_code(repo, folder)
     weights = _weight_files(folder)
     folder = download(repo, "model", commit, weights, whole=False)
     card = card_data(folder)
@@ -111,6 +112,22 @@ def fetch_hub_model(repo: str, revision: str, out: Path) -> dict[str, Any]:
             for name in weights
         },
     }
+
+
+def _refuse_code(repo: str, folder: Path) -> None:
+    """Raise BaseModelError if a model needs code that comes with it: such code is never run."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if "auto_map" not in config:
+        return
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    kind = config.get("model_type")
+    if kind not in CONFIG_MAPPING_NAMES:
+        raise BaseModelError(
+            f"{repo}: a model of type {kind} needs code from its repository, which is never run: "
+            "take one of a type that transformers knows, such as llama"
+        )
 
 
 def describe_base_model(folder: Path) -> dict[str, Any]:

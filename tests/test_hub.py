@@ -315,6 +315,17 @@ def test_models_without_safetensors_or_with_code_of_their_own_are_refused(desk, 
     assert "shop/tiny: no model.safetensors or" in line and "has pytorch_model.bin" in line
     assert not desk.hub.asked("pytorch_model.bin")
 
+    config = json.loads(files["config.json"]) | {"model_type": "evil"}
+    config["auto_map"] = {"AutoModelForCausalLM": "modeling_evil.Evil"}
+    evil = {
+        "config.json": json.dumps(config).encode(),
+        "modeling_evil.py": b"open('was_here', 'w')",
+        "model.safetensors": weights,
+    }
+    desk.hub.add("model", "shop/tiny", files | evil)
+    assert "a model of type evil needs code from its repository" in desk.model(ok=False).line
+    assert not desk.hub.asked("modeling_evil.py|GET /storage")
+
 
 def test_no_token_for_a_gated_model(desk):
     desk.hub.repos["model", "shop/tiny"].gated = True
