@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 from itertools import chain, islice
@@ -238,6 +239,9 @@ def publish(
     """Send the adapter, the prompts or both of the last run to the Hugging Face Hub."""
     if not adapter and not prompts:
         raise PricerError("name a repository with --adapter or --prompts (OWNER/NAME)")
+    for repo in filter(None, (adapter, prompts)):
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+            raise PricerError(f"{repo} is no name of a repository, must be OWNER/NAME")
     # DVC, pandas and the Hub's client take a second to import: only this command waits for them
     from pricer.params import flat_params, read_params
     from pricer.publish import adapter_publication, prompts_publication, run_tag

@@ -175,18 +175,29 @@ def weights_folder(base_model_dir: Path) -> Path:
     return folder
 
 
-def ask(call: Callable[[], T], repo: str, kind: Kind, *, revision: str = "main") -> T:
+def ask(
+    call: Callable[[], T], repo: str, kind: Kind, *, revision: str = "main", named: str = ""
+) -> T:
     """Return what `call` gets from the Hub; wait while the Hub asks for a short pause.
+
+    Args:
+        call: asks the Hub; again from the start after a pause.
+        repo: what it asks about.
+        kind: of the repository.
+        revision: likewise.
+        named: where the user has named the repository; the param of its kind if not given.
 
     Raises:
         HubError: with what to do next, for everything that a user or the network can cause.
     """
     set_client_factory(_client)
+    waited = 0
     while True:
         try:
             return call()
         except RateLimited as limited:
-            if limited.seconds is None or limited.seconds > LONGEST_WAIT_S:
+            waited += max(limited.seconds or 0, 1)
+            if limited.seconds is None or waited > LONGEST_WAIT_S:
                 pause = f"for {limited.seconds} seconds" if limited.seconds else "for some minutes"
                 hint = "" if get_token() else "; with a token in HF_TOKEN it allows more requests"
                 raise HubError(
@@ -196,7 +207,7 @@ def ask(call: Callable[[], T], repo: str, kind: Kind, *, revision: str = "main")
             print(f"the Hub asks to wait {limited.seconds} seconds", flush=True)
             time.sleep(limited.seconds)
         except Exception as error:
-            line = _explain(error, repo, kind, revision)
+            line = _explain(error, repo, kind, revision, named or NAMED_BY[kind])
             if line is None:
                 raise
             raise HubError(_without_token(f"{repo}: {line}")) from error
@@ -220,7 +231,7 @@ def _tell_rate_limit(response: httpx2.Response) -> None:
     raise RateLimited(int(after) if after.isdigit() else None)
 
 
-def _explain(error: BaseException, repo: str, kind: Kind, revision: str) -> str | None:
+def _explain(error: BaseException, repo: str, kind: Kind, revision: str, named: str) -> str | None:
     """Say what went wrong and what to do; None for what is nobody's fault but the program's."""
     while isinstance(error, LocalEntryNotFoundError | RuntimeError) and error.__cause__:
         error = error.__cause__  # the library wraps what happened
@@ -233,11 +244,11 @@ def _explain(error: BaseException, repo: str, kind: Kind, revision: str) -> str 
         case RevisionNotFoundError():
             return f"no revision {revision} ({REVISED_BY[kind]}): {page}/tree/main lists them"
         case RepositoryNotFoundError():
-            return _explain_missing(kind)
+            return _explain_missing(named)
         case HfHubHTTPError():
-            return _explain_status(error, kind)
+            return _explain_status(error, named)
         case HFValidationError():
-            return f"no name of a repository, must be OWNER/NAME ({NAMED_BY[kind]})"
+            return f"no name of a repository, must be OWNER/NAME ({named})"
         case FileMetadataError():
             return f"{constants.ENDPOINT} does not answer like the Hub: check HF_ENDPOINT, proxies"
         case OfflineModeIsEnabled() | LocalEntryNotFoundError():
@@ -286,18 +297,18 @@ def _explain_gated(error: GatedRepoError, page: str) -> str:
     )
 
 
-def _explain_missing(kind: Kind) -> str:
+def _explain_missing(named: str) -> str:
     if get_token():
-        return f"not found, or your token's account may not see it: check {NAMED_BY[kind]}"
-    return f"not found, or private: check {NAMED_BY[kind]}; if it is private, set HF_TOKEN"
+        return f"not found, or your token's account may not see it: check {named}"
+    return f"not found, or private: check {named}; if it is private, set HF_TOKEN"
 
 
-def _explain_status(error: HfHubHTTPError, kind: Kind) -> str:
+def _explain_status(error: HfHubHTTPError, named: str) -> str:
     status = error.response.status_code
     if status == 401:
         if get_token():
             return f"the Hub does not know the token in HF_TOKEN: make another at {TOKENS}"
-        return _explain_missing(kind)
+        return _explain_missing(named)
     said = " ".join((error.server_message or "").split())[:200]
     if status == 403:
         return f"your token may not do this ({said or 'no reason given'}): see {TOKENS}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import HfApi, get_token
+from huggingface_hub import HfApi, constants, get_token
 
 from pricer.errors import HubError
 from pricer.files import read_parquet, write_parquet
@@ -163,6 +163,8 @@ def publish(publication: Publication, *, public: bool) -> str:
             "no token to publish with: make one that may write "
             f"at {TOKENS} and put it into HF_TOKEN, in the environment or in .env"
         )
+    if constants.HF_HUB_OFFLINE:
+        raise HubError("HF_HUB_OFFLINE is set: unset it to publish")
     api = HfApi()
     repo, kind = publication.repo, publication.kind
 
@@ -179,7 +181,7 @@ def publish(publication: Publication, *, public: bool) -> str:
         api.create_tag(repo, tag=publication.tag, revision=done.oid, repo_type=kind, exist_ok=True)
         return str(url)
 
-    return ask(send, repo, kind)
+    return ask(send, repo, kind, named="--prompts" if kind == "dataset" else "--adapter")
 
 
 def _products(counts: dict[str, Any]) -> str:
