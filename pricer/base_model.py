@@ -17,6 +17,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from pricer.errors import BaseModelError
+from pricer.hub import weights_folder
 
 disable_progress_bar()
 # peft reads a property of the model by the name it had before transformers 5.20
@@ -96,7 +97,9 @@ def check_quantizes_on(device: torch.device) -> None:
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a base model folder; padding falls back to the end-of-text token."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # the library raises many kinds for a broken file
         raise BaseModelError(f"{folder}: no readable tokenizer ({_first_line(error)})") from error
     if not tokenizer.is_fast:
@@ -115,23 +118,28 @@ def load_base_model(
     load_in_8bit: bool,
     bnb_4bit_quant_type: str,
     bnb_4bit_use_double_quant: bool,
+    quant_storage: torch.dtype | None = None,
 ) -> PreTrainedModel:
     """Load a base model, quantized by bitsandbytes, in evaluation mode.
 
     Args:
-        folder: a Hugging Face model folder.
+        folder: a Hugging Face model folder, or one that names weights on the Hub.
         device: where it goes.
         dtype: of what is not quantized, and of the computation.
         load_in_4bit: quantize linear layers to 4 bits.
         load_in_8bit: quantize linear layers to 8 bits.
         bnb_4bit_quant_type: "nf4" or "fp4" (Dettmers et al. 2023, QLoRA, section 3).
         bnb_4bit_use_double_quant: quantize the quantization constants too.
+        quant_storage: type that packed 4-bit weights are stored as, which FSDP wants to be that of
+            the other weights; None for bytes.
 
     Raises:
         BaseModelError: the folder cannot be loaded, or not quantized on this device.
+        HubError: the weights are no longer in the Hub's cache, and cannot be downloaded.
     """
     if not (folder / "config.json").is_file():  # the library would ask the Hub for such a name
         raise BaseModelError(f"{folder}: no base model there (no config.json): dvc repro fetch")
+    weights = weights_folder(folder)
     quantization = None
     if load_in_4bit or load_in_8bit:
         check_quantizes_on(device)
@@ -141,10 +149,11 @@ def load_base_model(
             bnb_4bit_quant_type=bnb_4bit_quant_type,
             bnb_4bit_use_double_quant=bnb_4bit_use_double_quant,
             bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_quant_storage=quant_storage,
         )
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
-            folder,
+            weights,
             dtype=dtype,
             device_map={"": device},
             quantization_config=quantization,
@@ -152,6 +161,7 @@ def load_base_model(
             # kernel took a third of a training step
             attn_implementation="eager" if device.type == "cpu" else "sdpa",
             local_files_only=True,
+            trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
         )

@@ -4,12 +4,15 @@ import hashlib
 import json
 import math
 import os
+import re
 import sys
+import tempfile
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from dotenv import find_dotenv, load_dotenv
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -307,8 +310,71 @@ def preset(
     print(f"{PARAMS} is preset {name} now: `dvc repro` runs it", file=sys.stderr)
 
 
+@app.command()
+def publish(
+    adapter: Annotated[str | None, typer.Option(help="OWNER/NAME of the model")] = None,
+    prompts: Annotated[str | None, typer.Option(help="OWNER/NAME of the data set")] = None,
+    public: Annotated[bool, typer.Option("--public", help="for all to see; else private")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be sent")] = False,
+) -> None:
+    """Send the adapter, the prompts or both of the last run to the Hugging Face Hub."""
+    if not adapter and not prompts:
+        raise PricerError("name a repository with --adapter or --prompts (OWNER/NAME)")
+    for repo in filter(None, (adapter, prompts)):
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+            raise PricerError(f"{repo} is no name of a repository, must be OWNER/NAME")
+    # DVC, pandas and the Hub's client take a second to import: only this command waits for them
+    from pricer.params import flat_params, read_params
+    from pricer.publish import adapter_publication, prompts_publication, run_tag
+    from pricer.publish import publish as send
+    from pricer.runs import stages_to_run
+
+    params = flat_params(dict(read_params()))
+    # a card must not tell the scores or the data of another run
+    if stale := stages_to_run("evaluate" if adapter else "prompts"):
+        raise PricerError(f"{', '.join(stale)} would run anew: `dvc repro` first, then publish")
+    data, metrics, tag = Path("data"), Path("metrics"), run_tag(Path("dvc.lock"))
+    with tempfile.TemporaryDirectory() as temporary:
+        publications = []
+        if prompts:
+            folder = Path(temporary) / "prompts"
+            folder.mkdir()
+            publications.append(
+                prompts_publication(
+                    prompts,
+                    folder,
+                    prompts_dir=data / "prompts",
+                    items_metrics=metrics / "items.json",
+                    prompts_metrics=metrics / "prompts.json",
+                    origin_file=data / "base_model/origin.json",
+                    params=params,
+                    tag=tag,
+                )
+            )
+        if adapter:
+            folder = Path(temporary) / "adapter"
+            folder.mkdir()
+            publications.append(
+                adapter_publication(
+                    adapter,
+                    folder,
+                    adapter_dir=data / "adapter",
+                    items_metrics=metrics / "items.json",
+                    scores_file=metrics / "evaluate.json",
+                    tag=tag,
+                )
+            )
+        for publication in publications:
+            if dry_run:
+                print(publication.describe(public=public))
+            else:
+                print(f"{send(publication, public=public)} (tag {tag})")
+
+
 def main() -> None:
     """Run the command; an error a user can cause ends in one line, exit code 1."""
+    # tokens and the like, before a library reads the environment, which wins over the file
+    load_dotenv(find_dotenv(usecwd=True))
     try:
         app(standalone_mode=False)
     except BaseException as error:

@@ -58,15 +58,34 @@ class Files(Section):
     """What a row without a usable text or price does: end the stage, or be counted and dropped."""
 
 
+Repository = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+Revision = Annotated[str, Field(min_length=1)]
+
+
+class HubItems(Section):
+    """A data set on the Hugging Face Hub, with splits of its own."""
+
+    dataset: Repository
+    revision: Revision
+    """A commit hash, or a branch or tag, which becomes a commit when the products are fetched."""
+    config: str | None
+    """Of a data set that has several."""
+    train_size: Count | None
+    validation_size: Count | None
+    test_size: Count | None
+    """The first usable products of each split; null takes all."""
+
+
 class Items(Section):
     """Where products come from."""
 
-    source: Literal["catalog", "files"]
+    source: Literal["catalog", "files", "hub"]
     min_price: NonNegative
     max_price: Positive
     """USD; products outside min_price..max_price are counted and left out."""
     catalog: Catalog
     files: Files
+    hub: HubItems
 
     @field_validator("max_price")
     @classmethod
@@ -85,10 +104,6 @@ class Pypi(Section):
     file: str
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Of the wheel."""
-
-
-Repository = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
-Revision = Annotated[str, Field(min_length=1)]
 
 
 class HubModel(Section):

@@ -12,7 +12,7 @@ from pricer.checkpoints import alone, lasting_root, run_fingerprint
 from pricer.errors import run_stage
 from pricer.files import read_parquet, write_json, writing
 from pricer.launch import join, launched
-from pricer.model_card import adapter_card
+from pricer.model_card import adapter_card, base_model_name
 from pricer.params import flat_params, read_params
 from pricer.provenance import code_files
 from pricer.training import fit, gathered_weights, save_adapter
@@ -56,6 +56,7 @@ def main(
                 device=device,
                 dtype=dtype,
                 **params.quantization.model_dump(exclude={"device", "dtype"}),
+                quant_storage=dtype if params.train.launch.strategy == "fsdp" else None,
             ),
             load_tokenizer(base_model_dir),
             read_parquet(prompts_dir / "train.parquet"),
@@ -73,7 +74,8 @@ def main(
     if rank > 0:
         return
     with writing(adapter_dir, folder=True) as partial_adapter:
-        save_adapter(trainer, partial_adapter, base_model=str(base_model_dir), weights=weights)
+        base_model = base_model_name(base_model_dir)
+        save_adapter(trainer, partial_adapter, base_model=base_model, weights=weights)
         card = adapter_card(params, base_model_dir, prompts_dir)
         (partial_adapter / "README.md").write_text(card, encoding="utf-8")
     write_json(metrics_file, metrics)

@@ -16,7 +16,7 @@ from pricer.errors import BaseModelError
 CPU = torch.device("cpu")
 
 
-def load(folder, *, bits: int = 4, dtype=torch.bfloat16):
+def load(folder, *, bits: int = 4, dtype=torch.bfloat16, quant_storage=None):
     return load_base_model(
         folder,
         device=CPU,
@@ -25,7 +25,17 @@ def load(folder, *, bits: int = 4, dtype=torch.bfloat16):
         load_in_8bit=bits == 8,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
+        quant_storage=quant_storage,
     )
+
+
+def test_weights_stored_in_the_compute_type_are_the_same_weights(base_model_dir):
+    """As FSDP needs them."""
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        stored = load(base_model_dir, quant_storage=torch.bfloat16)
+        assert stored.model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
+        assert torch.equal(stored(ids).logits, load(base_model_dir)(ids).logits)
 
 
 def test_a_gpu_that_is_not_there_is_told():
