@@ -125,7 +125,7 @@ def card_data(folder: Path) -> dict[str, Any]:
     readme = folder / "README.md"
     try:
         return metadata_load(readme) or {} if readme.is_file() else {}
-    except ValueError:
+    except Exception:  # whatever is wrong with a README, it is not what was asked for
         return {}
 
 

@@ -260,9 +260,10 @@ def test_prompts_alone_give_items(desk):
         )
 
     bare = mugs(300, 1).assign(summary="A mug without a form\nand a second line")
+    other = pd.DataFrame({"prompt": ["How much is this mug?"], "completion": ["1.00"]})
     files = data_set(
         desk.folder,
-        train=pd.concat([prompts(mugs(0, 5), cents=True), prompts(bare, cents=True)]),
+        train=pd.concat([prompts(mugs(0, 5), cents=True), prompts(bare, cents=True), other]),
         val=prompts(mugs(100, 3), cents=True),
         test=prompts(mugs(200, 3).assign(price=12.34), cents=False),
     )
@@ -273,6 +274,7 @@ def test_prompts_alone_give_items(desk):
     assert train["title"].tolist() == [f"Mug {i}" for i in range(5)] + ["A mug without a form"]
     assert train["category"].tolist() == ["Mugs"] * 5 + ["unknown"]
     assert train["price"].tolist() == [1, 2, 3, 4, 5, 301]
+    assert desk.read("metrics/items.json")["left_out"] == {"empty summary": 1}
     assert read_items(desk.folder / "data/items", "test")["price"].tolist() == [12.34] * 3
 
 
