@@ -125,7 +125,7 @@ def card_data(folder: Path) -> dict[str, Any]:
     readme = folder / "README.md"
     try:
         return metadata_load(readme) or {} if readme.is_file() else {}
-    except ValueError:
+    except Exception:  # whatever is wrong with a README, it is not what was asked for
         return {}
 
 
@@ -196,7 +196,8 @@ def ask(
         try:
             return call()
         except RateLimited as limited:
-            waited += max(limited.seconds or 0, 1)
+            pause_s = max(limited.seconds or 0, 1)
+            waited += pause_s
             if limited.seconds is None or waited > LONGEST_WAIT_S:
                 pause = f"for {limited.seconds} seconds" if limited.seconds else "for some minutes"
                 hint = "" if get_token() else "; with a token in HF_TOKEN it allows more requests"
@@ -204,8 +205,8 @@ def ask(
                     f"{repo}: the Hub allows no more requests {pause}: "
                     f"run the same command again then, what is finished is kept{hint}"
                 ) from None
-            print(f"the Hub asks to wait {limited.seconds} seconds", flush=True)
-            time.sleep(limited.seconds)
+            print(f"the Hub asks to wait {pause_s} s", flush=True)
+            time.sleep(pause_s)
         except Exception as error:
             line = _explain(error, repo, kind, revision, named or NAMED_BY[kind])
             if line is None:

@@ -268,7 +268,7 @@ def _items_in_prompts(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "title": [
-                found[1] if found else text.partition("\n")[0]
+                found[1] if found else text.partition("\n")[0] or "unknown"
                 for found, text in zip(titles, summaries, strict=True)
             ],
             "category": [found[1] if found else "unknown" for found in categories],

@@ -58,6 +58,7 @@ class Fault:
         headers: of that answer.
         cut_at: close the connection after so many bytes of the right answer.
         damage: replace the first byte of the right answer.
+        short: leave out its last byte, and say that this is all.
         times: how often; None for ever.
     """
 
@@ -66,6 +67,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     cut_at: int | None = None
     damage: bool = False
+    short: bool = False
     times: int | None = None
 
 
@@ -190,6 +192,8 @@ class _Handler(BaseHTTPRequestHandler):
             status, content, headers = 206, content[start:], headers | {"Content-Range": rest}
         if fault and fault.damage:
             content = bytes([content[0] ^ 255]) + content[1:]
+        if fault and fault.short:
+            content = content[:-1]
         self.send_response(status)
         for name, value in ({"Content-Length": str(len(content))} | headers).items():
             self.send_header(name, value)

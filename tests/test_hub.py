@@ -260,9 +260,10 @@ def test_prompts_alone_give_items(desk):
         )
 
     bare = mugs(300, 1).assign(summary="A mug without a form\nand a second line")
+    other = pd.DataFrame({"prompt": ["How much is this mug?"], "completion": ["1.00"]})
     files = data_set(
         desk.folder,
-        train=pd.concat([prompts(mugs(0, 5), cents=True), prompts(bare, cents=True)]),
+        train=pd.concat([prompts(mugs(0, 5), cents=True), prompts(bare, cents=True), other]),
         val=prompts(mugs(100, 3), cents=True),
         test=prompts(mugs(200, 3).assign(price=12.34), cents=False),
     )
@@ -273,6 +274,7 @@ def test_prompts_alone_give_items(desk):
     assert train["title"].tolist() == [f"Mug {i}" for i in range(5)] + ["A mug without a form"]
     assert train["category"].tolist() == ["Mugs"] * 5 + ["unknown"]
     assert train["price"].tolist() == [1, 2, 3, 4, 5, 301]
+    assert desk.read("metrics/items.json")["left_out"] == {"empty summary": 1}
     assert read_items(desk.folder / "data/items", "test")["price"].tolist() == [12.34] * 3
 
 
@@ -346,6 +348,15 @@ if __name__ == "__main__":
 """
 
 
+def test_a_file_that_comes_short_is_not_used(desk):
+    desk.hub.faults[:] = [Fault("GET /storage/", short=True, times=1)]
+    line = desk.items(ok=False)
+    assert "shop/mugs: a file came incomplete: run the same command again" in line
+    assert len(desk.hub.asked("GET /storage/")) == 3
+    desk.items()
+    assert len(desk.hub.asked("GET /storage/")) == 4  # the two that were whole are still there
+
+
 def test_a_model_stays_in_the_cache_and_is_loaded_from_there(desk, base_model_dir, monkeypatch):
     desk.model()
     folder = desk.folder / "data/base_model"
@@ -415,8 +426,16 @@ def test_tokens_that_do_not_open_a_gated_model(desk):
     assert all("authorization" not in headers for headers in desk.hub.asked("/storage/"))
     for file in (desk.folder / "data").rglob("*"):
         assert file.is_dir() or TOKEN.encode() not in file.read_bytes()
-    desk.hub.tokens.clear()
     shutil.rmtree(desk.home)
+    for said, code, says in (
+        ("Please enable access in your fine-grained token settings", "GatedRepo", "may not read"),
+        ("Access to this resource is disabled.", "", "its authors or the Hub have disabled it"),
+    ):
+        headers = {"X-Error-Message": said, "X-Error-Code": code}
+        desk.hub.faults[:] = [Fault("HEAD .*/resolve/", status=403, headers=headers)]
+        assert says in desk.model(ok=False)
+    desk.hub.faults.clear()
+    desk.hub.tokens.clear()
     assert "does not know the token in HF_TOKEN" in desk.model(ok=False)
 
 
@@ -438,7 +457,7 @@ def test_repositories_and_revisions_that_are_not_there(desk):
 def test_short_rate_limits_are_waited_for_and_long_ones_told(desk):
     after = {"Retry-After": "0"}
     desk.hub.faults[:] = [Fault("HEAD .*train", status=429, headers=after, times=1)]
-    assert "the Hub asks to wait 0 seconds" in desk.items()
+    assert "the Hub asks to wait 1 s" in desk.items()
     limit = {"RateLimit": '"api";r=0;t=1800', "RateLimit-Policy": '"fixed window";"api";q=5;w=300'}
     desk.hub.faults[:] = [Fault("revision/main", status=429, headers=limit)]
     line = desk.items(ok=False)

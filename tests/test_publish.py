@@ -153,6 +153,22 @@ def test_what_the_hub_refuses_is_told(run, hub):
     assert not hub.repos["dataset", "tests/mugs"].tags
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "name a repository with --adapter or --prompts (OWNER/NAME)"),
+        (["--adapter", "mine"], "mine is no name of a repository, must be OWNER/NAME"),
+        (["--adapter", "tests/adapter"], "is not in a DVC project: run from the root"),
+    ],
+)
+def test_the_command_checks_before_it_asks_the_hub(run, options, says):
+    code = "from pricer.cli import main; main()"
+    command = [sys.executable, "-c", code, "publish", *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=run, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and says in done.stderr and len(done.stderr.splitlines()) == 1
+
+
 def test_published_prompts_can_be_trained_on_again(run, hub):
     """The data set is one that `items.source: hub` and `datasets` both read."""
     send(run, hub, "public")
