@@ -55,8 +55,10 @@ def main(
             checkpoints=run,
             curves=partial_curves,
         )
-        parameters = trainer.model.get_nb_trainable_parameters()[0]
-        require_space(run, space_for_checkpoints(run, parameters, params.train.save_total_limit))
+        if params.train.save_strategy == "steps":
+            parameters = trainer.model.get_nb_trainable_parameters()[0]
+            limit = params.train.save_total_limit
+            require_space(run, space_for_checkpoints(run, parameters, limit))
         started = time.perf_counter()
         metrics = run_training(trainer, checkpoint)
         elapsed_s = time.perf_counter() - started
