@@ -347,9 +347,7 @@ def main() -> None:
             f"| {memory[name][0]:.2f} GiB | {memory[name][1]:.2f} GiB |"
         )
     used = [flops / step / rate for step, rate in zip(per_step["pricer"], rates, strict=True)]
-    print(
-        f"\nuse of the hardware (model FLOPs over a matrix product's): {statistics.median(used):.0%}"
-    )
+    print(f"\nmodel FLOPs over those of a large matrix product: {statistics.median(used):.0%}")
     print(f"checkpoints, one every {every} steps: {share:.1%} of the time")
     print(f"resumed: first new step {resumed:.1f} s after the model was loaded")
     print("losses by step in the first round:")

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 GIB = 2**30
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
-# Python and the libraries without a model, as measured on a CPU; a CUDA context with cuBLAS'
-# workspace takes as much of a GPU, more or less with its generation and driver
-RUNTIME = int(0.6 * GIB)
+# on a CPU: 0.7 for Python and the libraries, 0.5 that malloc keeps of what was freed (measured with
+# SmolLM2-135M's shape); on a GPU, a rule of thumb for a CUDA context and cuBLAS' workspace
+CPU_RUNTIME = int(1.25 * GIB)
+CUDA_CONTEXT = int(0.6 * GIB)
 # tokens of a completion, the one that ends the text included, where digits are tokens of their
 # own: "219.00"; tokenizers with longer tokens need fewer
 COMPLETION = 7
@@ -195,5 +196,5 @@ def training_bytes(
         "logits": logit_bytes(shape, batch=batch, completion=COMPLETION, width=width),
         # the adapter in the compute type, and the largest layer's weights as they are multiplied
         "working copies": width * (shape.adapter + shape.largest_linear),
-        "libraries or CUDA context": RUNTIME,
+        **({"CUDA context": CUDA_CONTEXT} if fused else {"libraries, malloc": CPU_RUNTIME}),
     }
