@@ -54,6 +54,7 @@ class Work:
 
     base: Path
     prompts: pd.DataFrame  # in the order that they are trained on
+    validation: pd.DataFrame
     folder: Path
     steps: int
 
@@ -65,8 +66,6 @@ class Work:
             update={
                 "save_strategy": "no",
                 "logging_steps": 1,
-                "eval_steps": 10_000,
-                "validation_size": 1,
                 "optim": "adamw_torch",
             }
         )
@@ -140,7 +139,7 @@ def ours(work: Work, model: PreTrainedModel | None = None) -> SFTTrainer:
         model or loaded(work),
         load_tokenizer(work.base),
         work.prompts,
-        work.prompts,
+        work.validation,
         lora=params.lora,
         train=params.train,
         dtype=dtype,
@@ -266,8 +265,10 @@ def resume_seconds(work: Work) -> float:
 
 def reproduced(folder: Path, steps: int) -> Work:
     """Return the base model and the prompts that `make repro` left, grouped by length."""
-    prompts = read_parquet(Path("data/prompts/train.parquet"))
-    return grouped(Path("data/base_model"), prompts, folder, steps)
+    prompts, validation = (
+        read_parquet(Path(f"data/prompts/{split}.parquet")) for split in ("train", "validation")
+    )
+    return grouped(Path("data/base_model"), prompts, validation, folder, steps)
 
 
 def nonsense(shape: str, folder: Path, steps: int) -> Work:
@@ -285,15 +286,17 @@ def nonsense(shape: str, folder: Path, steps: int) -> Work:
         }
     )
     prompts["prompt_tokens"] = [len(prompt.split()) for prompt in work.prompts]
-    return grouped(work.base, prompts, folder, steps)
+    return grouped(work.base, prompts, prompts, folder, steps)
 
 
-def grouped(base: Path, prompts: pd.DataFrame, folder: Path, steps: int) -> Work:
+def grouped(
+    base: Path, prompts: pd.DataFrame, validation: pd.DataFrame, folder: Path, steps: int
+) -> Work:
     """Return work in the order that the `train` stage takes examples: of like lengths in a step."""
     batch = read_params().train.per_device_train_batch_size
     prompts = prompts.head(steps * batch)
     order = list(EpochOrder(prompts["prompt_tokens"].tolist(), group=batch, seed=0))
-    return Work(base, prompts.iloc[order].reset_index(drop=True), folder, steps)
+    return Work(base, prompts.iloc[order].reset_index(drop=True), validation, folder, steps)
 
 
 def main() -> None:
@@ -329,8 +332,12 @@ def main() -> None:
         batch = work.params.train.per_device_train_batch_size
         flops = useful_flops(trainers["pricer"]) / work.steps
         seconds = statistics.median(per_step["pricer"])
-        every = read_params().train.save_steps
+        default = read_params().train
+        every = default.save_steps
         share = checkpoint_seconds(trainers["pricer"]) / (every * seconds)
+        started = time.perf_counter()
+        trainers["pricer"].evaluate()
+        judged = (time.perf_counter() - started) / (default.eval_steps * seconds)
         trainers.clear()
         resumed = resume_seconds(work)
 
@@ -349,6 +356,10 @@ def main() -> None:
     used = [flops / step / rate for step, rate in zip(per_step["pricer"], rates, strict=True)]
     print(f"\nmodel FLOPs over those of a large matrix product: {statistics.median(used):.0%}")
     print(f"checkpoints, one every {every} steps: {share:.1%} of the time")
+    print(
+        f"loss and dollars of {default.validation_size} validation products, "
+        f"every {default.eval_steps} steps: {judged:.1%} of the time"
+    )
     print(f"resumed: first new step {resumed:.1f} s after the model was loaded")
     print("losses by step in the first round:")
     for name, values in losses.items():
