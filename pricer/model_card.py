@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pricer.params import Params
+from pricer.params import Params, flat_params
 from pricer.prompts import PREFIX, QUESTION
 from pricer.provenance import file_sha256
 
@@ -34,9 +34,8 @@ def adapter_card(params: Params, base_model_dir: Path, prompts_dir: Path) -> str
     facts = {"base_model": hub["repo"], "base_model_relation": "adapter"} if hub else {}
     facts |= hub["license"] if hub else {}
     rows = [
-        f"| `{section}.{key}` | `{value}` |"
-        for section in SECTIONS
-        for key, value in getattr(params, section).model_dump().items()
+        f"| `{key}` | `{value}` |"
+        for key, value in flat_params({name: getattr(params, name) for name in SECTIONS}).items()
     ]
     hashes = [
         f"| `{split}.parquet` | `{file_sha256(prompts_dir / f'{split}.parquet')}` |"

@@ -4,6 +4,7 @@ import gc
 import math
 import os
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,8 @@ class EpochOrder(Sampler[int]):
         Args:
             lengths: tokens of each example.
             group: examples of an optimizer step, to be of like lengths; None for a random order.
+                The steps themselves are in random order, but for the first, the longest: if memory
+                does not do for that, it is known at once.
             seed: of the shuffling.
         """
         self.lengths = lengths
@@ -133,7 +136,14 @@ class EpochOrder(Sampler[int]):
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         if self.group is None:
             return iter(torch.randperm(len(self.lengths), generator=generator).tolist())
-        return iter(get_length_grouped_indices(self.lengths, self.group, generator=generator))
+        # the library leaves hundreds of steps sorted from long to short, and a model unlearns at
+        # one end what it learnt at the other
+        rows = get_length_grouped_indices(self.lengths, self.group, generator=generator)
+        steps = [rows[start : start + self.group] for start in range(0, len(rows), self.group)]
+        first, *others = steps[: len(rows) // self.group] or [[]]
+        order = torch.randperm(len(others), generator=generator).tolist()
+        rest = rows[len(rows) // self.group * self.group :]
+        return chain(first, *(others[place] for place in order), rest)
 
 
 class CompletionTrainer(SFTTrainer):

@@ -269,6 +269,17 @@ def test_a_resumed_run_ends_with_the_bytes_of_an_uninterrupted_one(
         assert parameter.requires_grad == ("lora_" in name), name
 
 
+def test_steps_of_like_lengths_come_in_random_order():
+    lengths = list(range(1, 131))
+    rows = list(EpochOrder(lengths, group=4, seed=1))
+    assert sorted(rows) == list(range(130))
+    steps = [[lengths[row] for row in rows[start : start + 4]] for start in range(0, 130, 4)]
+    assert max(steps[0]) == 130 and len(steps[-1]) == 2
+    assert sum(max(step) - min(step) for step in steps[1:-1]) < 31 * 16  # a random order has 78 a step
+    falls = sum(one[0] > two[0] for one, two in zip(steps[1:-2], steps[2:-1], strict=True))
+    assert 8 < falls < 22  # of 30: neither sorted up nor down
+
+
 def test_an_epochs_order_depends_on_seed_and_epoch_alone():
     order = EpochOrder([5, 3, 9, 1, 7, 2], group=2, seed=1)
     first = list(order)
