@@ -161,7 +161,7 @@ def weights_folder(base_model_dir: Path) -> Path:
     hub = json.loads(origin.read_text(encoding="utf-8")).get("hub") if origin.is_file() else None
     if not hub:
         return base_model_dir
-    repo, commit, names = hub["repo"], hub["commit"], ["config.json", *hub["files"]]
+    repo, commit, names = hub["repo"], hub["commit"], list(hub["files"])
     cached = [try_to_load_from_cache(repo, name, revision=commit) for name in names]
     if all(isinstance(path, str) for path in cached):  # the Hub need not be asked
         folder = Path(str(cached[0])).parent
@@ -280,7 +280,7 @@ def _explain(error: BaseException, repo: str, kind: Kind, revision: str, named: 
 
 
 def _explain_gated(error: GatedRepoError, page: str) -> str:
-    said = (error.server_message or "") + str(error)
+    said = error.response.headers.get("X-Error-Message", "")
     if not get_token():
         return (
             f"it is gated, and there is no token: accept its licence at {page}, then put a token "

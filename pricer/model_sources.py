@@ -19,6 +19,7 @@ from pricer.hub import card_data, checked_sha256, download, file_names, resolve,
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+CONFIGURATIONS = ("config.json", "generation_config.json")
 # what a base model folder takes from the Hub beside the weights: nothing that is code
 SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 
@@ -72,8 +73,8 @@ def fetch_hub_model(repo: str, revision: str, out: Path) -> dict[str, Any]:
         out: an empty folder.
 
     Returns:
-        repo, commit, what its card says of its license, and the weight files with their size and
-        SHA-256: enough to find these very weights again.
+        repo, commit, what its card says of its license, and the files that loading needs with their
+        size and SHA-256: enough to find these very weights again.
 
     Raises:
         HubError: some of it cannot be had.
@@ -109,7 +110,8 @@ def fetch_hub_model(repo: str, revision: str, out: Path) -> dict[str, Any]:
                 "size": (folder / name).stat().st_size,
                 "sha256": checked_sha256(folder / name),
             }
-            for name in weights
+            for name in (*CONFIGURATIONS, WEIGHT_FILES[1], *weights)
+            if (folder / name).is_file()
         },
     }
 

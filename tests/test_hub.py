@@ -15,6 +15,7 @@ from pathlib import Path
 import huggingface_hub
 import pandas as pd
 import pytest
+from transformers import AutoModelForCausalLM
 
 from pricer.errors import HubError
 from pricer.items import SPLITS, read_items
@@ -357,15 +358,26 @@ def test_a_file_that_comes_short_is_not_used(desk):
     assert len(desk.hub.asked("GET /storage/")) == 4  # the two that were whole are still there
 
 
-def test_a_model_stays_in_the_cache_and_is_loaded_from_there(desk, base_model_dir, monkeypatch):
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_model_stays_in_the_cache_and_is_loaded_from_there(
+    desk, base_model_dir, monkeypatch, shards
+):
+    if shards > 1:
+        files = folder_files(base_model_dir)
+        del files["model.safetensors"]
+        model = AutoModelForCausalLM.from_pretrained(base_model_dir)
+        model.save_pretrained(desk.folder / "shards", max_shard_size="60KB")
+        card = {"README.md": b"---\nlicense: apache-2.0\n---\n"}
+        desk.hub.add("model", "shop/tiny", files | folder_files(desk.folder / "shards") | card)
     desk.model()
     folder = desk.folder / "data/base_model"
     assert not list(folder.glob("*.safetensors")) and (folder / "tokenizer.json").is_file()
     pinned = json.loads((folder / "origin.json").read_text())["hub"]
     assert pinned["repo"] == "shop/tiny" and pinned["license"] == {"license": "apache-2.0"}
     assert pinned["commit"] == desk.hub.repos["model", "shop/tiny"].find("main")
-    [[name, known]] = pinned["files"].items()
-    assert name == "model.safetensors" and len(known["sha256"]) == 64
+    weights = [name for name in pinned["files"] if name.endswith(".safetensors")]
+    assert (len(weights) > 1) == (shards > 1) and weights
+    assert all(len(known["sha256"]) == 64 for known in pinned["files"].values())
     facts = desk.read("metrics/base_model.json")
     assert facts["parameters"] == describe_base_model(base_model_dir)["parameters"] > 100_000
 
@@ -377,7 +389,7 @@ def test_a_model_stays_in_the_cache_and_is_loaded_from_there(desk, base_model_di
     assert here["logits"](folder) == expected
 
     # the branch moves on and the cache is cleared: the very same weights come back
-    desk.hub.repos["model", "shop/tiny"].commit({"model.safetensors": b"other"})
+    desk.hub.repos["model", "shop/tiny"].commit({name: b"other" for name in weights})
     shutil.rmtree(desk.home)
     with pytest.raises(HubError, match="shop/tiny: HF_HUB_OFFLINE is set, and revision"):
         here["logits"](folder)
