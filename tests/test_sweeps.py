@@ -49,11 +49,11 @@ def test_only_what_was_changed_is_told():
 
 
 def test_other_products_are_not_compared():
-    found = rows(two=predictions(9, first=60), main=predictions(5, first=100))
+    found = rows(two=predictions(300, first=60), main=predictions(300, first=100))
     by_name = {row["name"]: row for row in found}
     assert by_name["main"]["shared"] == 0 and by_name["main"]["less_first"] is None
     assert by_name["two"]["shared"] == 20
-    assert by_name["two"]["less_first"]["mae"] == pytest.approx(9)
+    assert by_name["two"]["less_first"]["mae"] == pytest.approx(300)
     text = sweep_text(found, {}, markdown=False)
     assert "on n" in text.splitlines()[0] and "on n" not in sweep_text(rows(), {}, markdown=False)
 
