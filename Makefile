@@ -24,6 +24,7 @@ test-llama3: .venv/ready  ## run the tests on the real Llama-3 vocabulary (7 MB,
 bench: .venv/ready  ## time prediction and evaluation, on what `make repro` left
 	@python -m bench.predict
 	@python -m bench.evaluate
+	@python -m bench.train
 
 lint: .venv/ready  ## check style and types
 	@ruff check .

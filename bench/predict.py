@@ -148,6 +148,11 @@ def products_per_second(work: Work, rounds: int) -> dict[str, list[float]]:
 def peak_memory(name: str, work: Work) -> tuple[float, float]:
     """Return what one way takes at most, loading included: GiB of memory, GiB of a GPU's."""
     WAYS[name](work)(work.prompts)
+    return peak_memory_here()
+
+
+def peak_memory_here() -> tuple[float, float]:
+    """Return what this process has taken at most: GiB of memory, GiB of a GPU's."""
     # not getrusage: what it says of a new process begins with what the parent held
     status = Path("/proc/self/status").read_text()
     resident_kib = int(re.search(r"VmHWM:\s+(\d+)", status)[1])

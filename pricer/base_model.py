@@ -1,6 +1,8 @@
 """The base model: its tokenizer, its quantized weights, and the device and precision for both."""
 
+import os
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -15,25 +17,38 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from pricer.errors import BaseModelError
+from pricer.hub import weights_folder
 
 disable_progress_bar()
 # peft reads a property of the model by the name it had before transformers 5.20
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 
 
+# older GPUs lack what bitsandbytes' and torch's kernels use, or compute bfloat16 in software
+OLDEST_CAPABILITY = (7, 0)
+BFLOAT16_CAPABILITY = (8, 0)
+
+
 def choose_device(requested: str) -> torch.device:
     """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`: a GPU where there is one.
 
     Raises:
-        BaseModelError: a GPU is asked for that torch does not see.
+        BaseModelError: a GPU is asked for that torch does not see, or that is too old.
     """
     gpus = torch.cuda.device_count()
-    if requested == "auto":
-        return torch.device("cuda" if gpus else "cpu")
-    device = torch.device(requested)
-    if device.type == "cuda" and (device.index or 0) >= gpus:
+    device = torch.device(("cuda" if gpus else "cpu") if requested == "auto" else requested)
+    if device.type == "cpu":
+        return device
+    if "LOCAL_RANK" in os.environ:  # one of several processes
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    if (device.index or 0) >= gpus:
         raise BaseModelError(
             f"quantization.device is {requested}, but torch sees {gpus} GPUs: set it to auto or cpu"
+        )
+    if (capability := torch.cuda.get_device_capability(device)) < OLDEST_CAPABILITY:
+        raise BaseModelError(
+            f"the GPU {device} has compute capability {_dotted(capability)}, below the "
+            f"{_dotted(OLDEST_CAPABILITY)} that is needed: set quantization.device to cpu"
         )
     return device
 
@@ -42,22 +57,49 @@ def choose_dtype(requested: str, device: torch.device) -> torch.dtype:
     """Return the compute type for `auto` or a name.
 
     `auto` is bfloat16 on a CPU and on GPUs of compute capability 8 and up, float16 on older ones.
+
+    Raises:
+        BaseModelError: bfloat16 is asked for on a GPU that is too old for it.
     """
-    if requested != "auto":
-        return {
-            "bfloat16": torch.bfloat16,
-            "float16": torch.float16,
-            "float32": torch.float32,
-        }[requested]
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
-        return torch.float16
-    return torch.bfloat16
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+    if capability and capability < BFLOAT16_CAPABILITY:
+        if requested == "auto":
+            return torch.float16
+        if requested == "bfloat16":
+            raise BaseModelError(
+                f"quantization.dtype is bfloat16, but the GPU {device} has compute capability "
+                f"{_dotted(capability)}, below {_dotted(BFLOAT16_CAPABILITY)}: "
+                "set it to auto or float16"
+            )
+    return {
+        "auto": torch.bfloat16,
+        "bfloat16": torch.bfloat16,
+        "float16": torch.float16,
+        "float32": torch.float32,
+    }[requested]
+
+
+def check_quantizes_on(device: torch.device) -> None:
+    """Raise BaseModelError if bitsandbytes was built without support for a GPU that is to quantize.
+
+    It would say so only when the first layer is quantized, in many lines.
+    """
+    from bitsandbytes.cextension import lib
+
+    if device.type == "cuda" and not lib.compiled_with_cuda:
+        raise BaseModelError(
+            f"bitsandbytes {version('bitsandbytes')} has no CUDA support for torch's CUDA "
+            f"{torch.version.cuda}: install a build that has (`python -m bitsandbytes` says more), "
+            "or set quantization.load_in_4bit and load_in_8bit to false"
+        )
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a base model folder; padding falls back to the end-of-text token."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # the library raises many kinds for a broken file
         raise BaseModelError(f"{folder}: no readable tokenizer ({_first_line(error)})") from error
     if not tokenizer.is_fast:
@@ -76,35 +118,42 @@ def load_base_model(
     load_in_8bit: bool,
     bnb_4bit_quant_type: str,
     bnb_4bit_use_double_quant: bool,
+    quant_storage: torch.dtype | None = None,
 ) -> PreTrainedModel:
     """Load a base model, quantized by bitsandbytes, in evaluation mode.
 
     Args:
-        folder: a Hugging Face model folder.
+        folder: a Hugging Face model folder, or one that names weights on the Hub.
         device: where it goes.
         dtype: of what is not quantized, and of the computation.
         load_in_4bit: quantize linear layers to 4 bits.
         load_in_8bit: quantize linear layers to 8 bits.
         bnb_4bit_quant_type: "nf4" or "fp4" (Dettmers et al. 2023, QLoRA, section 3).
         bnb_4bit_use_double_quant: quantize the quantization constants too.
+        quant_storage: type that packed 4-bit weights are stored as, which FSDP wants to be that of
+            the other weights; None for bytes.
 
     Raises:
-        BaseModelError: the folder cannot be loaded.
+        BaseModelError: the folder cannot be loaded, or not quantized on this device.
+        HubError: the weights are no longer in the Hub's cache, and cannot be downloaded.
     """
     if not (folder / "config.json").is_file():  # the library would ask the Hub for such a name
         raise BaseModelError(f"{folder}: no base model there (no config.json): dvc repro fetch")
+    weights = weights_folder(folder)
     quantization = None
     if load_in_4bit or load_in_8bit:
+        check_quantizes_on(device)
         quantization = BitsAndBytesConfig(
             load_in_4bit=load_in_4bit,
             load_in_8bit=load_in_8bit,
             bnb_4bit_quant_type=bnb_4bit_quant_type,
             bnb_4bit_use_double_quant=bnb_4bit_use_double_quant,
             bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_quant_storage=quant_storage,
         )
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
-            folder,
+            weights,
             dtype=dtype,
             device_map={"": device},
             quantization_config=quantization,
@@ -112,6 +161,7 @@ def load_base_model(
             # kernel took a third of a training step
             attn_implementation="eager" if device.type == "cpu" else "sdpa",
             local_files_only=True,
+            trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
         )
@@ -139,6 +189,10 @@ def keep_unpacked(model: PreTrainedModel) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return ".".join(map(str, capability))
 
 
 def _first_line(error: Exception) -> str:

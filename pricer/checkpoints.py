@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from pricer.errors import PricerError
 from pricer.files import write_json
 from pricer.params import Section
 from pricer.provenance import file_sha256, folder_sha256
@@ -29,19 +30,19 @@ LIBRARIES = (
     "trl",
 )
 # params that change when something is written, not what is trained
-NOT_SHAPING = {"save_strategy", "save_steps", "save_total_limit", "report_to"}
+NOT_SHAPING = {"save_strategy", "save_steps", "save_total_limit", "report_to", "run_name", "tags"}
 
 
-def checkpoints_root(project: Path) -> Path:
-    """Return the folder of all runs' checkpoints.
+def lasting_root(project: Path) -> Path:
+    """Return the folder that keeps what is to outlive a run: the project, or what it is a copy of.
 
     DVC runs queued and temporary experiments in copies of the project below its `.dvc` folder,
     and removes them: their checkpoints belong to the project itself.
     """
     for folder in project.resolve().parents:
         if folder.name == ".dvc":
-            return folder.parent / ".checkpoints"
-    return project / ".checkpoints"
+            return folder.parent
+    return project
 
 
 def run_fingerprint(
@@ -156,3 +157,36 @@ def keep_newest(run: Path, limit: int) -> None:
         # without its mark first: a kill half-way leaves nothing that looks complete
         (checkpoint / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(checkpoint)
+
+
+def space_for_checkpoints(run: Path, parameters: int, limit: int) -> int:
+    """Return the bytes that a run may still write: one checkpoint more than it keeps.
+
+    A checkpoint holds the adapter and AdamW's two moments in float32; in 8 bits they take less.
+
+    Args:
+        run: its folder; the checkpoints that are there take no more.
+        parameters: trainable ones.
+        limit: `train.save_total_limit`.
+    """
+    return max(limit + 1 - len(all_checkpoints(run)), 1) * 3 * 4 * parameters
+
+
+def require_space(folder: Path, needed_bytes: int) -> None:
+    """Raise PricerError unless the disk of a folder has that much free.
+
+    Better before training than hours into it.
+    """
+    free = free_bytes(folder)
+    if free < needed_bytes:
+        raise PricerError(
+            f"checkpoints in {folder} need {needed_bytes / 1e9:.1f} GB of disk, and "
+            f"{free / 1e9:.1f} GB are free: make room (`make clean-checkpoints` removes those of "
+            "other runs), or lower train.save_total_limit"
+        )
+
+
+def free_bytes(folder: Path) -> int:
+    """Return what is free on the disk of a folder, which need not exist yet."""
+    there = next(path for path in (folder, *folder.resolve().parents) if path.is_dir())
+    return shutil.disk_usage(there).free

@@ -4,12 +4,15 @@ import hashlib
 import json
 import math
 import os
+import re
 import sys
+import tempfile
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from dotenv import find_dotenv, load_dotenv
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -232,6 +235,49 @@ def compare(
 
 
 @app.command()
+def inspect(
+    preset: Annotated[
+        str | None, typer.Option(help="a file of presets/ in place of params.yaml: lite, full, ...")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option(help="load the base model, however large, and measure its weights")
+    ] = False,
+) -> None:
+    """Show what the adapter adds to each layer and what memory training takes. Needs no weights."""
+    # torch takes seconds to import: only a command that needs it waits for it
+    from pricer.inspection import inspection_text
+    from pricer.params import read_params
+    from pricer.presets import preset_file
+
+    file = PARAMS if preset is None else preset_file(PRESETS, preset)
+    print(inspection_text(read_params(file), Path("data/base_model"), measure))
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine has, what the current params need of it, and what is in the way."""
+    from pricer.doctor import examine
+
+    console, group = Console(), ""
+    problems: dict[str, bool] = {}  # whether they are fatal
+    for finding in examine(Path()):
+        if finding.group != group:
+            group = finding.group
+            console.print(f"[bold]{escape(group)}[/bold]", highlight=False)
+        mark = "[red]![/red]" if finding.problem else " "
+        console.print(f"{mark} {finding.what:<20} {escape(finding.value)}", soft_wrap=True)
+        if finding.problem:
+            problems.setdefault(finding.problem, finding.fatal)  # one cause may show twice
+    count = "1 problem" if len(problems) == 1 else f"{len(problems) or 'no'} problems"
+    console.print(f"[bold]{count}[/bold]", highlight=False)
+    for problem, fatal in problems.items():
+        kind = "[red]fatal[/red]" if fatal else "note "
+        console.print(f"{kind} {escape(problem)}", soft_wrap=True, highlight=False)
+    if any(problems.values()):
+        sys.exit(1)
+
+
+@app.command()
 def preset(
     name: Annotated[str | None, typer.Argument(help="demo, lite or full")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="write without asking")] = False,
@@ -264,6 +310,67 @@ def preset(
     print(f"{PARAMS} is preset {name} now: `dvc repro` runs it", file=sys.stderr)
 
 
+@app.command()
+def publish(
+    adapter: Annotated[str | None, typer.Option(help="OWNER/NAME of the model")] = None,
+    prompts: Annotated[str | None, typer.Option(help="OWNER/NAME of the data set")] = None,
+    public: Annotated[bool, typer.Option("--public", help="for all to see; else private")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be sent")] = False,
+) -> None:
+    """Send the adapter, the prompts or both of the last run to the Hugging Face Hub."""
+    if not adapter and not prompts:
+        raise PricerError("name a repository with --adapter or --prompts (OWNER/NAME)")
+    for repo in filter(None, (adapter, prompts)):
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+            raise PricerError(f"{repo} is no name of a repository, must be OWNER/NAME")
+    # DVC, pandas and the Hub's client take a second to import: only this command waits for them
+    from pricer.params import flat_params, read_params
+    from pricer.publish import adapter_publication, prompts_publication, run_tag
+    from pricer.publish import publish as send
+    from pricer.runs import stages_to_run
+
+    params = flat_params(dict(read_params()))
+    # a card must not tell the scores or the data of another run
+    if stale := stages_to_run("evaluate" if adapter else "prompts"):
+        raise PricerError(f"{', '.join(stale)} would run anew: `dvc repro` first, then publish")
+    data, metrics, tag = Path("data"), Path("metrics"), run_tag(Path("dvc.lock"))
+    with tempfile.TemporaryDirectory() as temporary:
+        publications = []
+        if prompts:
+            folder = Path(temporary) / "prompts"
+            folder.mkdir()
+            publications.append(
+                prompts_publication(
+                    prompts,
+                    folder,
+                    prompts_dir=data / "prompts",
+                    items_metrics=metrics / "items.json",
+                    prompts_metrics=metrics / "prompts.json",
+                    origin_file=data / "base_model/origin.json",
+                    params=params,
+                    tag=tag,
+                )
+            )
+        if adapter:
+            folder = Path(temporary) / "adapter"
+            folder.mkdir()
+            publications.append(
+                adapter_publication(
+                    adapter,
+                    folder,
+                    adapter_dir=data / "adapter",
+                    items_metrics=metrics / "items.json",
+                    scores_file=metrics / "evaluate.json",
+                    tag=tag,
+                )
+            )
+        for publication in publications:
+            if dry_run:
+                print(publication.describe(public=public))
+            else:
+                print(f"{send(publication, public=public)} (tag {tag})")
+
+
 sweep_app = typer.Typer(no_args_is_help=True)
 app.add_typer(sweep_app, name="sweep", help="Experiments side by side.")
 
@@ -284,7 +391,7 @@ def show(
     if chart and chart.suffix.lower() != ".png":
         raise ItemsError(f"--chart {chart} must end in .png")
     params = read_params()
-    finished, unfinished = list_experiments(revision, list(flat_params(params)))
+    finished, unfinished = list_experiments(revision, list(flat_params(dict(params))))
     rows = sweep(
         finished,
         read_tuned(Path("data/predictions/tuned.parquet"), list(finished)),
@@ -303,6 +410,8 @@ def show(
 
 def main() -> None:
     """Run the command; an error a user can cause ends in one line, exit code 1."""
+    # tokens and the like, before a library reads the environment, which wins over the file
+    load_dotenv(find_dotenv(usecwd=True))
     try:
         app(standalone_mode=False)
     except BaseException as error:

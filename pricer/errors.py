@@ -33,6 +33,10 @@ class BaseModelError(PricerError):
     """A base model that cannot be fetched, read or run on this machine."""
 
 
+class HubError(PricerError):
+    """What the Hugging Face Hub refuses or cannot deliver."""
+
+
 def explain(error: BaseException) -> str | None:
     """Say in one line what went wrong, or return None for what no user can cause (a bug)."""
     if isinstance(error, PricerError):

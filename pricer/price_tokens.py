@@ -1,6 +1,7 @@
 """The trie of price tokens, and the exact distribution over whole-dollar prices."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -43,17 +44,17 @@ class PriceTrie:
     value_edges: NDArray[np.int64]
     node_edges: NDArray[np.int64]
 
-    @property
+    @cached_property
     def depths(self) -> NDArray[np.int64]:
         """(nodes,) tokens after the prompt; 0 for node 0."""
         return np.array([0, *(len(above) + 1 for above in self.ancestors[1:])])
 
-    @property
+    @cached_property
     def parents(self) -> NDArray[np.int64]:
         """(nodes,) the node before each; -1 for node 0."""
         return np.array([-1, *([0, *above][-1] for above in self.ancestors[1:])])
 
-    @property
+    @cached_property
     def paths_above(self) -> NDArray[np.bool_]:
         """(nodes - 1, nodes - 1), whether the column's node is on the row's path or the same.
 
@@ -323,7 +324,7 @@ def _read_prompts(
         visible[:, :, :longest] &= attention_mask[:, None].bool()
         visible[:, longest:, longest:] = torch.as_tensor(trie.paths_above, device=device)
         mask = _additive(visible, model.dtype)
-    left_padded = bool(attention_mask[:, -1].all())
+    end_together = bool(attention_mask[:, -1].all())
     shared, cache = 0, None
     if trie is None and use_cache and b > 1:
         shared = min(_shared_tokens(input_ids, attention_mask), longest - 1)
@@ -334,10 +335,10 @@ def _read_prompts(
         position_ids=position_ids[:, shared:],
         past_key_values=cache,
         use_cache=use_cache,
-        logits_to_keep=1 + added if left_padded else 0,
+        logits_to_keep=1 + added if end_together else 0,
     )
     logits = outputs.logits
-    if not left_padded:
+    if not end_together:
         ends = logits[torch.arange(b, device=device), lengths - 1 - shared]
         logits = torch.cat([ends[:, None], logits[:, longest:]], dim=1)
     return logits, outputs.past_key_values

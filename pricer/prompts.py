@@ -28,6 +28,13 @@ def build_prompt(summary: str) -> str:
     return f"{QUESTION}\n\n{summary}\n\n{PREFIX}"
 
 
+def parse_prompt(prompt: str) -> str:
+    """Return the summary in a prompt of `build_prompt`'s form, whatever it asks; "" in another."""
+    question, _, rest = prompt.partition("\n\n")
+    summary, _, prefix = rest.rpartition("\n\n")
+    return summary if question and prefix.strip() == PREFIX else ""
+
+
 def build_completion(price: float, *, rounded: bool) -> str:
     """Return the text of a price in USD: "219.00" when rounded to the dollar, else "218.9"."""
     return f"{round(price)}.00" if rounded else str(price)

@@ -4,8 +4,8 @@ import hashlib
 import sys
 from pathlib import Path
 
-# what these change reaches a stage only as param values
-NOT_HASHED = ("pricer.errors", "pricer.params")
+# what these change reaches a stage only as param values, or as files at a commit
+NOT_HASHED = ("pricer.errors", "pricer.hub", "pricer.params")
 
 
 def file_sha256(file: Path) -> str:

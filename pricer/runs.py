@@ -85,3 +85,15 @@ def read_revision(path: Path, revision: str) -> pd.DataFrame:
             "or `dvc fetch --all-commits` has to bring it from a remote"
         ) from None
     return pd.read_parquet(io.BytesIO(content))
+
+
+def stages_to_run(target: str) -> list[str]:
+    """Return which stages, of `target` and those it needs, `dvc repro` would run now."""
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            return sorted(repo.status(targets=[target], with_deps=True))
+    except NotDvcRepoError:
+        raise PricerError(f"{Path.cwd()} is not in a DVC project: run from the root") from None

@@ -20,3 +20,8 @@ if not all(map(importlib.util.find_spec, ("dvclive", "peft", "pydantic"))):
         f"{sys.executable} lacks pricer's dependencies: "
         "use `make repro`, or `source .venv/bin/activate` first"
     )
+
+from dotenv import find_dotenv, load_dotenv  # noqa: E402
+
+# tokens and the like, before a library reads the environment, which wins over the file
+load_dotenv(find_dotenv(usecwd=True))

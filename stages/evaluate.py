@@ -53,7 +53,7 @@ def main(
         evaluation,
         published,
         tokens=_read_json(prompts_metrics),
-        params=flat_params(params),
+        params=flat_params(dict(params)),
         hashes=data_hashes(lock_file) | code_hashes(),
     )
     with writing(metrics_dir / "report.html") as partial:

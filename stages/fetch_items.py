@@ -1,12 +1,13 @@
 """fetch@items: products from the configured source, cleaned and split."""
 
 from pathlib import Path
+from typing import Any
 
 from pricer.errors import run_stage
 from pricer.files import write_json, writing
 from pricer.items import SPLITS, write_items
-from pricer.params import Catalog, Files, read_params
-from pricer.sources import catalog_items, file_items
+from pricer.params import Catalog, Files, HubItems, read_params
+from pricer.sources import catalog_items, file_items, hub_items
 
 
 def main(items_dir: Path, metrics_file: Path) -> None:
@@ -18,7 +19,7 @@ def main(items_dir: Path, metrics_file: Path) -> None:
         splits, counts = catalog_items(
             _sizes(catalog), seed=catalog.seed, noise=catalog.noise, **price_range
         )
-    else:
+    elif params.source == "files":
         files = params.files
         splits, counts = file_items(
             Path(files.path),
@@ -27,6 +28,16 @@ def main(items_dir: Path, metrics_file: Path) -> None:
             on_invalid=files.on_invalid,
             **price_range,
         )
+    else:
+        hub = params.hub
+        splits, counts = hub_items(
+            hub.dataset, hub.revision, hub.config, _sizes(hub), **price_range
+        )
+        if hub.revision != counts["commit"]:
+            print(
+                f"{hub.dataset}: revision {hub.revision} is commit {counts['commit']} now, "
+                "and can move: items.hub.revision set to that hash pins it"
+            )
     with writing(items_dir, folder=True) as partial:
         write_items(partial, splits)
     write_json(metrics_file, counts)
@@ -34,11 +45,11 @@ def main(items_dir: Path, metrics_file: Path) -> None:
         f"{params.source}: {counts['read']} products read, "
         + ", ".join(f"{split} {counts['splits'][split]['n']}" for split in SPLITS)
         + f"; left out: {sum(counts['left_out'].values())} invalid or out of range, "
-        f"{counts['duplicates']} duplicates"
+        f"{counts['duplicates']} duplicates, {counts['shared_between_splits']} shared by splits"
     )
 
 
-def _sizes(source: Catalog | Files) -> dict[str, int]:
+def _sizes(source: Catalog | Files | HubItems) -> dict[str, Any]:
     return {
         "train": source.train_size,
         "validation": source.validation_size,

@@ -2,12 +2,15 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from pricer.base_model import choose_device
 from pricer.distribution import calibration_offsets, prediction_columns
 from pricer.errors import run_stage
 from pricer.files import read_parquet, write_json, write_parquet
+from pricer.launch import join, launched
 from pricer.params import read_params
 from pricer.predictor import Predictor, parse_price
 
@@ -21,22 +24,29 @@ def main(
 ) -> None:
     """Write `predictions_file` and `calibration_file`; without an adapter, the base model's."""
     params = read_params()
+    device = choose_device(params.quantization.device)
+    if launched("stages.predict", params.train.launch, device=device.type):
+        return
+    rank, processes = join(device.type)
     predictor = Predictor(
         base_model_dir,
         adapter_dir,
         quantization=params.quantization.model_dump(),
         **params.predict.model_dump(exclude={"calibration_size"}),
     )
+    shared: Any = {"progress": True, "rank": rank, "processes": processes}
 
     validation = read_parquet(prompts_dir / "validation.parquet")
     validation = validation.head(params.predict.calibration_size)
-    known = predictor.distributions(validation["prompt"].tolist(), progress=True)
-    offsets = calibration_offsets(validation["price"], known.probabilities)
-
+    known = predictor.distributions(validation["prompt"].tolist(), **shared)
     test = read_parquet(prompts_dir / "test.parquet")
     started = time.perf_counter()
-    found = predictor.distributions(test["prompt"].tolist(), greedy=True, progress=True)
+    found = predictor.distributions(test["prompt"].tolist(), greedy=True, **shared)
     elapsed_s = time.perf_counter() - started
+    if rank > 0:
+        return
+
+    offsets = calibration_offsets(validation["price"], known.probabilities)
     greedy = pd.Series([parse_price(text) for text in found.greedy_texts], dtype=float)
     columns = prediction_columns(test["price"], found.probabilities, offsets)
     predictions = pd.DataFrame(

@@ -1,24 +1,21 @@
 """train: a LoRA adapter on the quantized base model, resumed where it was interrupted."""
 
 import time
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from pricer.base_model import choose_device, choose_dtype, load_base_model, load_tokenizer
-from pricer.checkpoints import (
-    alone,
-    checkpoint_step,
-    checkpoints_root,
-    find_start,
-    run_fingerprint,
-)
+from pricer.checkpoints import alone, lasting_root, run_fingerprint
 from pricer.errors import run_stage
 from pricer.files import read_parquet, write_json, writing
-from pricer.model_card import adapter_card
-from pricer.params import read_params
+from pricer.launch import join, launched
+from pricer.model_card import adapter_card, base_model_name
+from pricer.params import flat_params, read_params
 from pricer.provenance import code_files
-from pricer.training import build_trainer, run_training, save_adapter
+from pricer.training import fit, gathered_weights, save_adapter
 
 
 def main(
@@ -32,18 +29,35 @@ def main(
     params = read_params()
     device = choose_device(params.quantization.device)
     dtype = choose_dtype(params.quantization.dtype, device)
-    quantization = params.quantization.model_dump(exclude={"device", "dtype"})
-    run = checkpoints_root(Path()) / run_fingerprint(
-        {"lora": params.lora, "train": params.train, "quantization": params.quantization},
-        [prompts_dir, base_model_dir],
-        [*code_files(), Path(__file__)],
-        machine={"device": str(device), "threads": torch.get_num_threads()},
+    if launched("stages.train", params.train.launch, device=device.type):
+        return
+    rank, _ = join(device.type)
+    sections = {"lora": params.lora, "train": params.train, "quantization": params.quantization}
+    run = (
+        lasting_root(Path())
+        / ".checkpoints"
+        / run_fingerprint(
+            sections,
+            [prompts_dir, base_model_dir],
+            [*code_files(), Path(__file__)],
+            machine={"device": device.type, "threads": torch.get_num_threads()},
+        )
     )
-    with alone(run), writing(curves_dir, folder=True) as partial_curves:
-        checkpoint, how = find_start(run)
-        print(f"training on {device} in {dtype}, {how}".replace("torch.", ""), flush=True)
-        trainer = build_trainer(
-            load_base_model(base_model_dir, device=device, dtype=dtype, **quantization),
+    with ExitStack() as first_alone:
+        curves = curves_dir
+        if rank == 0:
+            first_alone.enter_context(alone(run))
+            curves = first_alone.enter_context(writing(curves_dir, folder=True))
+        started = time.perf_counter()
+        trainer, metrics, resumed_step = fit(
+            partial(
+                load_base_model,
+                base_model_dir,
+                device=device,
+                dtype=dtype,
+                **params.quantization.model_dump(exclude={"device", "dtype"}),
+                quant_storage=dtype if params.train.launch.strategy == "fsdp" else None,
+            ),
             load_tokenizer(base_model_dir),
             read_parquet(prompts_dir / "train.parquet"),
             read_parquet(prompts_dir / "validation.parquet"),
@@ -51,22 +65,24 @@ def main(
             train=params.train,
             dtype=dtype,
             checkpoints=run,
-            curves=partial_curves,
+            curves=curves,
+            trackers=lasting_root(Path()) / ".trackers",
+            params=flat_params(sections),
         )
-        started = time.perf_counter()
-        metrics = run_training(trainer, checkpoint)
         elapsed_s = time.perf_counter() - started
-    with writing(adapter_dir, folder=True) as partial:
-        save_adapter(trainer, partial, base_model=str(base_model_dir))
+        weights = gathered_weights(trainer)
+    if rank > 0:
+        return
+    with writing(adapter_dir, folder=True) as partial_adapter:
+        base_model = base_model_name(base_model_dir)
+        save_adapter(trainer, partial_adapter, base_model=base_model, weights=weights)
         card = adapter_card(params, base_model_dir, prompts_dir)
-        (partial / "README.md").write_text(card, encoding="utf-8")
+        (partial_adapter / "README.md").write_text(card, encoding="utf-8")
     write_json(metrics_file, metrics)
-    done = checkpoint_step(checkpoint) if checkpoint else 0
-    share = 1 - done / metrics["steps"]
-    examples = metrics["examples"] * params.train.num_train_epochs * share
+    steps = metrics["steps"] - resumed_step
     print(
-        f"{metrics['steps'] - done} steps, {examples / elapsed_s:.1f} examples/s, evaluation "
-        f"included; validation loss {metrics['validation_loss']:.3f}"
+        f"{steps} steps in {elapsed_s:.0f} s, loading and evaluation included; on the validation "
+        f"products: loss {metrics['validation_loss']:.3f}, MAE ${metrics['validation_mae']:.2f}"
     )
 
 

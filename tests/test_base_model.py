@@ -16,7 +16,7 @@ from pricer.errors import BaseModelError
 CPU = torch.device("cpu")
 
 
-def load(folder, *, bits: int = 4, dtype=torch.bfloat16):
+def load(folder, *, bits: int = 4, dtype=torch.bfloat16, quant_storage=None):
     return load_base_model(
         folder,
         device=CPU,
@@ -25,7 +25,17 @@ def load(folder, *, bits: int = 4, dtype=torch.bfloat16):
         load_in_8bit=bits == 8,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
+        quant_storage=quant_storage,
     )
+
+
+def test_weights_stored_in_the_compute_type_are_the_same_weights(base_model_dir):
+    """As FSDP needs them."""
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        stored = load(base_model_dir, quant_storage=torch.bfloat16)
+        assert stored.model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
+        assert torch.equal(stored(ids).logits, load(base_model_dir)(ids).logits)
 
 
 def test_a_gpu_that_is_not_there_is_told():
@@ -41,6 +51,44 @@ def test_precision_follows_the_device(monkeypatch):
     for capability, dtype in (((7, 5), torch.float16), ((8, 0), torch.bfloat16)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
         assert choose_dtype("auto", torch.device("cuda:0")) == dtype
+
+
+def with_gpu(monkeypatch, capability: tuple[int, int]) -> torch.device:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    return torch.device("cuda")
+
+
+def test_a_gpu_that_is_too_old_is_told(monkeypatch):
+    with_gpu(monkeypatch, (6, 1))
+    for requested in ("auto", "cuda", "cuda:0"):
+        with pytest.raises(BaseModelError, match=r"capability 6.1, below the 7.0 .* to cpu$"):
+            choose_device(requested)
+    assert choose_device("cpu") == CPU
+
+
+def test_bfloat16_is_told_where_the_gpu_is_too_old_for_it(monkeypatch):
+    gpu = with_gpu(monkeypatch, (7, 5))
+    assert choose_device("auto") == gpu
+    with pytest.raises(BaseModelError, match="capability 7.5, below 8.0: set it to auto or flo"):
+        choose_dtype("bfloat16", gpu)
+    assert choose_dtype("float16", gpu) == torch.float16
+    assert choose_dtype("bfloat16", with_gpu(monkeypatch, (8, 6))) == torch.bfloat16
+
+
+def test_quantizing_on_a_gpu_without_cuda_in_bitsandbytes_is_told(base_model_dir, monkeypatch):
+    monkeypatch.setattr("bitsandbytes.cextension.lib.compiled_with_cuda", False, raising=False)
+    with pytest.raises(BaseModelError, match="has no CUDA support for torch's CUDA") as error:
+        load_base_model(
+            base_model_dir,
+            device=torch.device("cuda"),
+            dtype=torch.bfloat16,
+            load_in_4bit=True,
+            load_in_8bit=False,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+        )
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("bits", [4, 8, 16])

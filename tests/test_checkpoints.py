@@ -9,13 +9,16 @@ from pricer.checkpoints import (
     MANIFEST,
     all_checkpoints,
     alone,
-    checkpoints_root,
     find_start,
     is_complete,
     keep_newest,
+    lasting_root,
+    require_space,
     run_fingerprint,
     seal,
+    space_for_checkpoints,
 )
+from pricer.errors import PricerError
 from pricer.params import read_params
 
 from .conftest import ROOT
@@ -169,6 +172,22 @@ def test_two_processes_with_the_same_run_take_turns(tmp_path, capsys):
 def test_experiments_in_a_temporary_copy_share_the_projects_checkpoints(tmp_path):
     copy = tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "x"
     copy.mkdir(parents=True)
-    assert checkpoints_root(copy) == tmp_path / ".checkpoints"
+    assert lasting_root(copy) == tmp_path
     shutil.rmtree(tmp_path / ".dvc")
-    assert checkpoints_root(tmp_path) == tmp_path / ".checkpoints"
+    assert lasting_root(tmp_path) == tmp_path
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_told(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=2_000_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    run = tmp_path / "not" / "yet"
+    require_space(run, 2_000_000_000)
+    with pytest.raises(PricerError, match=r"need 2.1 GB of disk, and 2.0 GB are free: make room"):
+        require_space(run, 2_100_000_000)
+
+
+def test_checkpoints_that_are_there_need_no_more_room(tmp_path):
+    assert space_for_checkpoints(tmp_path, 1000, limit=2) == 3 * 12_000
+    for step, needed in ((5, 24_000), (10, 12_000), (15, 12_000)):
+        write(tmp_path, step)
+        assert space_for_checkpoints(tmp_path, 1000, limit=2) == needed

@@ -65,6 +65,24 @@ def test_every_problem_is_told_at_once(tmp_path):
     assert message.startswith(f"{tmp_path}/params.yaml: 8 problems: ")
 
 
+def test_a_contradiction_between_sections_names_both_knobs(tmp_path):
+    message = problems(
+        tmp_path,
+        ("use_dora: false", "use_dora: true"),
+        ("load_in_4bit: true", "load_in_4bit: false"),
+        ("load_in_8bit: false", "load_in_8bit: true"),
+    )
+    assert message.startswith(
+        f"{tmp_path}/params.yaml: lora.use_dora must be false when quantization.load_in_8bit is "
+    )
+
+
+@pytest.mark.parametrize("kind", ["pissa", "loftq", "eva", "orthogonal", "false", "1"])
+def test_a_start_that_does_not_work_on_quantized_weights_is_refused(tmp_path, kind):
+    message = problems(tmp_path, ("init_lora_weights: true", f"init_lora_weights: {kind}"))
+    assert "lora.init_lora_weights must be true, gaussian or olora (peft's others need" in message
+
+
 def test_text_where_a_number_belongs_is_an_error(tmp_path):
     assert "lora.r must be a valid integer, got '32'" in problems(
         tmp_path, ("  r: ", "  r: '32' #")
@@ -79,7 +97,7 @@ def test_scientific_notation_without_a_point_is_a_number(tmp_path):
 
 def test_unknown_sources_name_the_known_ones(tmp_path):
     message = problems(tmp_path, ("source: catalog", "source: catalogue"))
-    assert "items.source must be 'catalog' or 'files', got 'catalogue'" in message
+    assert "items.source must be 'catalog', 'files' or 'hub', got 'catalogue'" in message
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_half_the_batch_is_tried_when_memory_runs_out_and_said_once(
             raise torch.OutOfMemoryError("out of memory")
         return score_prices(model, trie, input_ids, *args, **kwargs)
 
-    monkeypatch.setattr("pricer.predictor.score_prices", little_memory)
+    monkeypatch.setattr("pricer.scoring.score_prices", little_memory)
     for _ in range(2):
         found = predictor.distributions(prompts)
         np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-6)

@@ -17,6 +17,7 @@ from pricer.prompts import (
     cut_summaries,
     encode_completions,
     encode_prompts,
+    parse_prompt,
     prompt_lengths,
     token_statistics,
 )
@@ -29,6 +30,16 @@ def test_the_contract():
     assert build_completion(218.5, rounded=True) == "218.00"
     assert build_completion(0.6, rounded=True) == "1.00"
     assert build_completion(218.99, rounded=False) == "218.99"
+
+
+@given(st.text())
+def test_a_prompt_gives_its_summary_back(summary):
+    assert parse_prompt(build_prompt(summary)) == summary
+
+
+@pytest.mark.parametrize("prompt", ["", "A mug", "How much?\n\nPrice is $", "a\n\nb\n\nPrice?"])
+def test_a_prompt_of_another_form_has_no_summary(prompt):
+    assert parse_prompt(prompt) == ""
 
 
 @given(text=st.text(max_size=300), cutoff=st.integers(1, 40))

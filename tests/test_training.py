@@ -11,15 +11,21 @@ from safetensors import safe_open
 from transformers import TrainerCallback
 
 from pricer.base_model import load_base_model
-from pricer.checkpoints import find_start
+from pricer.callbacks import CURVES
+from pricer.checkpoints import find_start, space_for_checkpoints
+from pricer.distribution import quantile
 from pricer.errors import ParamsError, PricerError
 from pricer.params import Lora, Train, read_params
+from pricer.predictor import QUANTIZATION, Predictor
 from pricer.prompts import build_prompts
 from pricer.training import (
     IGNORED,
+    CompletionTrainer,
     EpochOrder,
     build_examples,
     build_trainer,
+    dollar_scores,
+    fit,
     pad_left,
     run_training,
     save_adapter,
@@ -77,6 +83,8 @@ def make_trainer(base_model_dir, tokenizer, prompts, tmp_path):
             dtype=dtype,
             checkpoints=tmp_path / folder / "checkpoints",
             curves=tmp_path / folder / "curves",
+            trackers=tmp_path / folder / "trackers",
+            params={"lora.r": 4, "train.tags": ["a", "b"]},
         )
 
     return make
@@ -150,7 +158,7 @@ def test_training_moves_the_adapter_alone_and_lowers_the_loss(make_trainer, tmp_
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
     assert metrics["steps"] == 48 and sum(losses[-6:]) < 0.7 * sum(losses[:6])
     curves = {file.stem: pd.read_csv(file, sep="\t") for file in tmp_path.rglob("*.tsv")}
-    assert set(curves) == {"train_loss", "validation_loss", "learning_rate", "grad_norm"}
+    assert set(curves) == set(CURVES.values())
     assert curves["train_loss"]["step"].tolist() == list(range(1, 49))
     assert curves["validation_loss"]["step"].is_unique
 
@@ -346,16 +354,172 @@ def test_a_learning_rate_of_zero_changes_nothing(make_trainer):
         assert torch.equal(trainer.model.eval()(**ids).logits, base)
 
 
+def test_training_with_accumulation_takes_the_same_steps(make_trainer):
+    """Batches of 8, and of 4 with two of them a step: the same examples, the same losses."""
+    losses = []
+    for batch, accumulation in ((8, 1), (4, 2)):
+        trainer = make_trainer(
+            bits=16,
+            dtype=torch.float32,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=accumulation,
+            num_train_epochs=3.0,
+        )
+        run_training(trainer)
+        losses.append([log["loss"] for log in trainer.state.log_history if "loss" in log])
+    assert len(losses[0]) == 9 and losses[0][-1] < losses[0][0]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_what_is_logged_in_dollars_is_what_the_predictor_says(
+    make_trainer, base_model_dir, prompts, tmp_path
+):
+    trainer = make_trainer(bits=16, dtype=torch.float32, num_train_epochs=2.0)
+    metrics = run_training(trainer)
+    save_adapter(trainer, tmp_path / "adapter", base_model="data/base_model")
+    products = prompts.tail(8)
+    found = Predictor(
+        base_model_dir,
+        tmp_path / "adapter",
+        quantization=QUANTIZATION | {"device": "cpu", "dtype": "float32", "load_in_4bit": False},
+        max_price=round(prompts.head(24)["price"].max()),
+    ).distributions(products["prompt"].tolist())
+    truth = products["price"].to_numpy(float)
+    expected = dollar_scores(truth, found.probabilities)
+    assert {name: metrics[f"validation_{name}"] for name in expected} == pytest.approx(expected)
+    assert expected["mae"] == abs(truth - quantile(found.probabilities, 0.5)).mean() > 1
+    logged = [log for log in trainer.state.log_history if "eval_mae" in log]
+    assert [log["step"] for log in logged] == [3, 6, 9, 12]
+
+
+def adapter_weights(trainer) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+class WeightsAt(TrainerCallback):
+    """Keep the adapter's weights of a step, before it is evaluated."""
+
+    def __init__(self, trainer, step: int) -> None:
+        self.trainer, self.step = trainer, step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.weights = adapter_weights(self.trainer)
+
+
+def scripted_scores(monkeypatch, *maes: float) -> None:
+    """Give evaluations these mean absolute errors, one after the other."""
+    script = iter(maes)
+    monkeypatch.setattr(
+        "pricer.training.dollar_scores",
+        lambda truth, probabilities: {"mae": next(script), "crps": 1.0, "coverage_80": 0.8},
+    )
+
+
+def test_the_best_adapter_is_kept_where_params_say_so(make_trainer, monkeypatch):
+    for select, step in (("best", 6), ("last", 12)):
+        scripted_scores(monkeypatch, 50, 40, 45, 60)
+        trainer = make_trainer(num_train_epochs=2.0, select=select)
+        kept = WeightsAt(trainer, step)
+        trainer.add_callback(kept)
+        metrics = run_training(trainer)
+        found = adapter_weights(trainer)
+        assert all(torch.equal(found[name], kept.weights[name]) for name in found)
+        assert metrics["selected_step"] == step and metrics["best_step"] == 6
+        assert metrics["validation_mae"] == {"best": 40, "last": 60}[select]
+        assert metrics["validation_mae_best"] == 40 and metrics["steps"] == 12
+
+
+def test_a_resumed_run_still_has_the_best_adapter(make_trainer, monkeypatch, tmp_path):
+    params = RESUMABLE | {"select": "best", "num_train_epochs": 2.0}
+    scripted_scores(monkeypatch, 50, 40, 45, 60)
+    whole = results(make_trainer(folder="whole", **params), tmp_path / "whole" / "adapter")
+    scripted_scores(monkeypatch, 50, 40)
+    interrupted = make_trainer(folder="parts", **params)
+    interrupted.add_callback(Interruption(8))
+    with pytest.raises(KeyboardInterrupt):
+        run_training(interrupted)
+    checkpoint, _ = find_start(tmp_path / "parts" / "checkpoints")
+    assert checkpoint.name == "checkpoint-6"
+    scripted_scores(monkeypatch, 45, 60)
+    shutil.rmtree(tmp_path / "parts" / "curves")
+    resumed = make_trainer(folder="parts", **params)
+    assert results(resumed, tmp_path / "parts" / "adapter", checkpoint) == whole
+
+
+def test_training_stops_when_nothing_gets_better(make_trainer):
+    metrics = run_training(
+        make_trainer(learning_rate=0.0, num_train_epochs=5.0, early_stopping_patience=2)
+    )
+    assert metrics["steps"] == 9 and metrics["best_step"] == 3  # evaluated every 3 steps
+
+
+@pytest.fixture
+def fit_with_little_memory(base_model_dir, tokenizer, prompts, tmp_path, monkeypatch):
+    """Fit where a batch of more than two examples does not fit."""
+    loss = CompletionTrainer.compute_loss
+
+    def limited(self, model, inputs, *args, **kwargs):
+        if model.training and len(inputs["input_ids"]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return loss(self, model, inputs, *args, **kwargs)
+
+    def run(folder: str, *, limit: bool = True, **train):
+        monkeypatch.setattr(CompletionTrainer, "compute_loss", limited if limit else loss)
+        return fit(
+            lambda: load_base_model(
+                base_model_dir,
+                device=torch.device("cpu"),
+                dtype=torch.float32,
+                **(FULL_PRECISION | {"bnb_4bit_use_double_quant": True}),
+            ),
+            tokenizer,
+            prompts.head(24),
+            prompts.tail(8),
+            lora=Lora(**(DEFAULT.lora.model_dump() | {"r": 4})),
+            train=Train(**(DEFAULT.train.model_dump() | TINY | train)),
+            dtype=torch.float32,
+            checkpoints=tmp_path / folder / "checkpoints",
+            curves=tmp_path / folder / "curves",
+            trackers=tmp_path / "trackers",
+            params={},
+        )
+
+    return run
+
+
+FULL_PRECISION = {"load_in_4bit": False, "load_in_8bit": False, "bnb_4bit_quant_type": "nf4"}
+
+
+def test_half_the_batch_is_tried_when_memory_runs_out(fit_with_little_memory, capsys):
+    small, metrics, _ = fit_with_little_memory(
+        "small", per_device_train_batch_size=8, auto_batch=True
+    )
+    said = capsys.readouterr().out
+    assert "train.per_device_train_batch_size 4, gradient_accumulation_steps 2 from here" in said
+    assert "train.per_device_train_batch_size 2, gradient_accumulation_steps 4 from here" in said
+    whole, expected, _ = fit_with_little_memory("whole", limit=False, per_device_train_batch_size=8)
+    assert metrics["steps"] == expected["steps"] == 3
+    assert metrics["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-4)
+
+
+def test_without_memory_the_params_to_lower_are_told(fit_with_little_memory):
+    with pytest.raises(PricerError, match="out of memory with train.per_device_train_batch_size 4"):
+        fit_with_little_memory("told")
+
+
 def test_what_cannot_be_had_here_is_told_before_any_work(make_trainer):
     with pytest.raises(ParamsError, match="train.optim paged_adamw_32bit needs a GPU"):
         make_trainer(optim="paged_adamw_32bit")
-    with pytest.raises(ParamsError, match="the base model has no c_attn .it has down_proj, "):
+    with pytest.raises(
+        ParamsError, match="the base model has no c_attn layers .it has down_proj, "
+    ):
         make_trainer(lora={"target_modules": ["q_proj", "c_attn"]})
 
 
 def test_a_tracker_that_is_not_installed_is_told(make_trainer, monkeypatch):
-    monkeypatch.setattr("pricer.training.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ParamsError, match="report_to names mlflow: run `pip install mlflow`"):
+    monkeypatch.setattr("pricer.trackers.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ParamsError, match="report_to names mlflow, which is not installed: run"):
         make_trainer(report_to=["mlflow"])
 
 
@@ -372,3 +536,74 @@ def test_left_padding_keeps_positions():
     assert batch["position_ids"].tolist() == [[0, 0, 1], [0, 1, 2]]
     assert batch["labels"].tolist() == [[-100, -100, 6], [-100, 8, 9]]
     assert batch["attention_mask"].tolist() == [[0, 1, 1], [1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("bits", "lora"),
+    [
+        (4, {}),
+        (4, {"target_modules": "attention", "use_rslora": True}),
+        (4, {"target_modules": "mlp", "init_lora_weights": "gaussian"}),
+        (4, {"init_lora_weights": "olora"}),
+        (4, {"use_dora": True, "lora_dropout": 0.1}),
+        (4, {"use_dora": True, "use_rslora": True, "init_lora_weights": "olora"}),
+        (8, {"init_lora_weights": "olora"}),
+        (8, {"init_lora_weights": "gaussian"}),
+        (16, {"use_dora": True}),
+    ],
+)
+def test_every_kind_of_adapter_trains_and_loads_as_it_was(
+    make_trainer, base_model_dir, tmp_path, bits, lora
+):
+    trainer = make_trainer(bits=bits, dtype=torch.float32, lora=lora)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    run_training(trainer)
+    for name, parameter in trainer.model.named_parameters():
+        assert torch.equal(before[name], parameter) != ("lora_" in name), name
+    save_adapter(trainer, tmp_path / "adapter", base_model="data/base_model")
+    fresh = load_base_model(
+        base_model_dir,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        load_in_4bit=bits == 4,
+        load_in_8bit=bits == 8,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+    )
+    elsewhere = PeftModel.from_pretrained(fresh, str(tmp_path / "adapter")).eval()
+    batch = first_batch(trainer)
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    with torch.no_grad():
+        expected = trainer.model.eval()(ids, attention_mask=mask).logits
+        with elsewhere.disable_adapter():
+            base = elsewhere(ids, attention_mask=mask).logits
+        assert torch.equal(elsewhere(ids, attention_mask=mask).logits, expected)
+    assert not torch.equal(base, expected)
+
+
+def test_a_resumed_run_of_an_adapter_that_changes_the_base_weights_is_the_same(
+    make_trainer, tmp_path
+):
+    """OLoRA takes out of the base weights what it puts into the adapter: once, not twice."""
+    params = RESUMABLE | {"lora": {"init_lora_weights": "olora", "use_dora": True}}
+    whole = results(make_trainer(folder="whole", **params), tmp_path / "whole" / "adapter")
+    interrupted = make_trainer(folder="parts", **params)
+    interrupted.add_callback(Interruption(6))
+    with pytest.raises(KeyboardInterrupt):
+        run_training(interrupted)
+    checkpoint, _ = find_start(tmp_path / "parts" / "checkpoints")
+    shutil.rmtree(tmp_path / "parts" / "curves")
+    resumed = make_trainer(folder="parts", **params)
+    assert results(resumed, tmp_path / "parts" / "adapter", checkpoint) == whole
+
+
+def test_a_checkpoint_takes_the_room_that_is_asked_for(make_trainer):
+    trainer = make_trainer(
+        save_strategy="steps", save_steps=100, num_train_epochs=0.1, lora={"r": 64}
+    )
+    run_training(trainer)
+    run = Path(trainer.args.output_dir)
+    files = ("adapter_model.safetensors", "optimizer.pt")
+    size = sum((run / "checkpoint-1" / name).stat().st_size for name in files)
+    parameters = trainer.model.get_nb_trainable_parameters()[0]
+    assert space_for_checkpoints(run, parameters, limit=1) == pytest.approx(size, rel=0.05)

@@ -1,0 +1,195 @@
+"""What a run is on the Hugging Face Hub: its prompts as a data set, its adapter as a model."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import HfApi, constants, get_token
+
+from pricer.errors import HubError
+from pricer.files import read_parquet, write_parquet
+from pricer.hub import TOKENS, ask
+from pricer.provenance import file_sha256
+from pricer.tables import table
+
+# the names that the reference data sets use
+PUBLISHED_SPLITS = {"train": "train", "validation": "val", "test": "test"}
+SCORES = {
+    "mae": "mean absolute error (USD)",
+    "mse": "mean squared error (USD²)",
+    "r2": "R²",
+    "median_ae": "median absolute error (USD)",
+    "rmsle": "root mean squared log error",
+    "crps": "CRPS (USD)",
+    "coverage_80": "share of prices in their 80% interval",
+}
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A repository on the Hub as it will be.
+
+    Attributes:
+        repo: OWNER/NAME.
+        kind: of the repository.
+        folder: holds all of its files.
+        tag: names the run.
+    """
+
+    repo: str
+    kind: Literal["model", "dataset"]
+    folder: Path
+    tag: str
+
+    def describe(self, *, public: bool) -> str:
+        """Say what would be sent: the files with their sizes, and the card."""
+        files = sorted(file for file in self.folder.rglob("*") if file.is_file())
+        lines = [
+            f"{self.kind} {self.repo}, {'public' if public else 'private'}, tag {self.tag}",
+            *(
+                f"  {file.relative_to(self.folder)}  {file.stat().st_size:,} bytes"
+                for file in files
+            ),
+            "",
+            (self.folder / "README.md").read_text(encoding="utf-8"),
+        ]
+        return "\n".join(lines)
+
+
+def run_tag(lock_file: Path) -> str:
+    """Return a tag that names a run by what DVC recorded of it: params, data and code."""
+    return f"run-{file_sha256(lock_file)[:12]}"
+
+
+def prompts_publication(
+    repo: str,
+    folder: Path,
+    *,
+    prompts_dir: Path,
+    items_metrics: Path,
+    prompts_metrics: Path,
+    origin_file: Path,
+    params: dict[str, Any],
+    tag: str,
+) -> Publication:
+    """Write prompts and completions of each split, and the card, to an empty folder."""
+    counts, hashes = [], []
+    for split, name in PUBLISHED_SPLITS.items():
+        source = prompts_dir / f"{split}.parquet"
+        rows = read_parquet(source, columns=["prompt", "completion"])
+        write_parquet(folder / "data" / f"{name}-00000-of-00001.parquet", rows)
+        counts.append([f"`{name}`", f"{len(rows):,}"])
+        hashes.append([f"`{split}.parquet`", f"`{file_sha256(source)}`"])
+    tokens = _read_json(prompts_metrics)
+    card = [
+        "---",
+        "task_categories: [text-generation]",
+        "tags: [price-prediction]",
+        "configs:",
+        "- config_name: default",
+        "  data_files:",
+        *(f"  - {{split: {name}, path: data/{name}-*}}" for name in PUBLISHED_SPLITS.values()),
+        "---",
+        "",
+        "# Prompts for price prediction",
+        "",
+        "Product descriptions as prompts, prices in US dollars as completions, made by `pricer`.",
+        "",
+        table(["split", "examples"], counts),
+        "",
+        f"- Products: {_products(_read_json(items_metrics))}",
+        f"- Tokenizer: that of {_read_json(origin_file)['base_model']}",
+        f"- Cutoff: {params['prompts.cutoff']} tokens of a description; "
+        f"{tokens['truncated']:,} of {tokens['n']:,} descriptions are longer",
+        f"- The longest example has {tokens['example_tokens_max']} tokens, "
+        f"{params['prompts.max_length']} are allowed",
+        "- Completions of train and val are "
+        + ("whole dollars; those of test are exact" if params["prompts.round_prices"] else "exact"),
+        f"- Run: `{tag}`",
+        "",
+        table(["prompts of the run", "SHA-256"], hashes),
+        "",
+        "The license of the products is that of where they come from.",
+        "",
+    ]
+    (folder / "README.md").write_text("\n".join(card), encoding="utf-8")
+    return Publication(repo, "dataset", folder, tag)
+
+
+def adapter_publication(
+    repo: str,
+    folder: Path,
+    *,
+    adapter_dir: Path,
+    items_metrics: Path,
+    scores_file: Path,
+    tag: str,
+) -> Publication:
+    """Copy an adapter to an empty folder, with what the run measured added to its card."""
+    for file in sorted(adapter_dir.iterdir()):
+        shutil.copyfile(file, folder / file.name)
+    scores = _read_json(scores_file)
+    rows = [
+        [
+            label,
+            f"{scores[key]:.4g}",
+            f"{scores[f'{key}_ci_low']:.4g} to {scores[f'{key}_ci_high']:.4g}"
+            if f"{key}_ci_low" in scores
+            else "",
+        ]
+        for key, label in SCORES.items()
+        if key in scores
+    ]
+    with (folder / "README.md").open("a", encoding="utf-8") as card:
+        card.write(
+            f"\n## Results\n\nOn {scores['n']:,} test products: "
+            f"{_products(_read_json(items_metrics))}.\n\n"
+            f"{table(['score', 'value', '95% interval'], rows)}\n\nRun: `{tag}`\n"
+        )
+    return Publication(repo, "model", folder, tag)
+
+
+def publish(publication: Publication, *, public: bool) -> str:
+    """Send a publication as one commit, tag it, and return its address.
+
+    Raises:
+        HubError: there is no token, the Hub refuses, or the repository can be seen by all and
+            `public` is not set.
+    """
+    if not get_token():
+        raise HubError(
+            "no token to publish with: make one that may write "
+            f"at {TOKENS} and put it into HF_TOKEN, in the environment or in .env"
+        )
+    if constants.HF_HUB_OFFLINE:
+        raise HubError("HF_HUB_OFFLINE is set: unset it to publish")
+    api = HfApi()
+    repo, kind = publication.repo, publication.kind
+
+    def send() -> str:
+        url = api.create_repo(repo, repo_type=kind, private=not public, exist_ok=True)
+        if not public and not api.repo_info(repo, repo_type=kind).private:
+            raise HubError(f"{repo} exists and can be seen by all: add --public if it may")
+        done = api.upload_folder(
+            repo_id=repo,
+            repo_type=kind,
+            folder_path=publication.folder,
+            commit_message=f"pricer {publication.tag}",
+        )
+        api.create_tag(repo, tag=publication.tag, revision=done.oid, repo_type=kind, exist_ok=True)
+        return str(url)
+
+    return ask(send, repo, kind, named="--prompts" if kind == "dataset" else "--adapter")
+
+
+def _products(counts: dict[str, Any]) -> str:
+    """Say where the products come from."""
+    if "dataset" in counts:
+        return f"`{counts['dataset']}` at commit `{counts['commit']}` on the Hugging Face Hub"
+    return "the catalogue built into `pricer`, or the author's own files"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
