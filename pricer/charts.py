@@ -151,13 +151,24 @@ def leaderboard(path: Path, rows: list[dict[str, Any]], floor_mae: float | None,
 
 def slices(path: Path, groups: dict[str, dict[str, Any]], kind: str) -> None:
     """Draw the mean absolute error of each group with its 95% interval."""
-    figure, axes = _figure(f"Tuned model: error by {kind}", "mean absolute error (USD)", "")
-    figure.set_figheight(1.2 + 0.32 * len(groups))
-    for place, own in enumerate(reversed(groups.values())):
+    named = {f"{name} (n = {own['n']})": own for name, own in groups.items()}
+    intervals(path, named, f"Tuned model: error by {kind}")
+
+
+def intervals(path: Path, rows: dict[str, dict[str, Any]], title: str) -> None:
+    """Draw mean absolute errors with their 95% intervals, the first row on top.
+
+    Args:
+        path: the PNG file.
+        rows: mae, mae_ci_low and mae_ci_high (USD) by label.
+        title: of the figure.
+    """
+    figure, axes = _figure(title, "mean absolute error (USD)", "")
+    figure.set_figheight(1.2 + 0.32 * len(rows))
+    for place, own in enumerate(reversed(rows.values())):
         axes.plot([own["mae_ci_low"], own["mae_ci_high"]], [place, place], color=BLUE)
         axes.plot(own["mae"], place, "o", color=BLUE, markersize=7)
-    names = [f"{name} (n = {own['n']})" for name, own in reversed(groups.items())]
-    axes.set_yticks(range(len(groups)), names)
+    axes.set_yticks(range(len(rows)), list(reversed(rows)))
     axes.set_xlim(left=0)
     _save(figure, path)
 

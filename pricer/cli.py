@@ -371,6 +371,43 @@ def publish(
                 print(f"{send(publication, public=public)} (tag {tag})")
 
 
+sweep_app = typer.Typer(no_args_is_help=True)
+app.add_typer(sweep_app, name="sweep", help="Experiments side by side.")
+
+
+@sweep_app.command()
+def show(
+    revision: Annotated[str, typer.Argument(help="commit that the experiments began at")] = "HEAD",
+    output_format: Annotated[
+        Literal["text", "markdown", "json"], typer.Option("--format", help="of what is printed")
+    ] = "text",
+    chart: Annotated[Path | None, typer.Option(help="PNG file to draw")] = None,
+) -> None:
+    """Rank a commit and its experiments by the tuned model's error, paired with the best one's."""
+    # DVC, pandas and the rest take a second to import: only a command that compares waits for it
+    from pricer.params import flat_params, read_params
+    from pricer.sweeps import label, list_experiments, read_tuned, sweep, sweep_text
+
+    if chart and chart.suffix.lower() != ".png":
+        raise ItemsError(f"--chart {chart} must end in .png")
+    params = read_params()
+    finished, unfinished = list_experiments(revision, list(flat_params(dict(params))))
+    rows = sweep(
+        finished,
+        read_tuned(Path("data/predictions/tuned.parquet"), list(finished)),
+        resamples=params.evaluate.bootstrap_resamples,
+        seed=params.evaluate.seed,
+    )
+    if output_format == "json":
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
+    else:
+        print(sweep_text(rows, unfinished, markdown=output_format == "markdown"), end="")
+    if chart:
+        from pricer.charts import intervals
+
+        intervals(chart, {label(row): row for row in rows}, f"Experiments of {revision}")
+
+
 def main() -> None:
     """Run the command; an error a user can cause ends in one line, exit code 1."""
     # tokens and the like, before a library reads the environment, which wins over the file
