@@ -192,6 +192,11 @@ def test_the_readmes_defaults_are_the_committed_params():
         assert default in (str(value), str(value).lower()), key
 
 
+def test_the_readme_says_what_every_module_does():
+    named = set(re.findall(r"`pricer/(\w+)\.py`", (ROOT / "README.md").read_text()))
+    assert named == set(MODULES) - {"__init__"}
+
+
 def test_params_page_names_every_knob():
     page = (ROOT / "docs/params.md").read_text()
     for section in (

@@ -275,7 +275,9 @@ def test_steps_of_like_lengths_come_in_random_order():
     assert sorted(rows) == list(range(130))
     steps = [[lengths[row] for row in rows[start : start + 4]] for start in range(0, 130, 4)]
     assert max(steps[0]) == 130 and len(steps[-1]) == 2
-    assert sum(max(step) - min(step) for step in steps[1:-1]) < 31 * 16  # a random order has 78 a step
+    assert (
+        sum(max(step) - min(step) for step in steps[1:-1]) < 31 * 16
+    )  # a random order has 78 a step
     falls = sum(one[0] > two[0] for one, two in zip(steps[1:-2], steps[2:-1], strict=True))
     assert 8 < falls < 22  # of 30: neither sorted up nor down
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pandas as pd
 
@@ -11,17 +12,23 @@ from tests.hub_server import folder_files, hub_server
 TOKEN = "hf_secretOfTheTests"
 
 
-def test_from_the_hub_and_back(reproduced, base_model_dir, tmp_path):
-    folder = tmp_path / "project"
-    shutil.copytree(reproduced.folder, folder, symlinks=True)
-    project = type(reproduced)(folder, dict(reproduced.environment))
+def item_files(folder: Path) -> dict[str, bytes]:
+    """The files of a data set of 36, 12 and 12 products; the last split's stay in `folder` too."""
     products = pd.DataFrame(
         generate_products(60, seed=3, noise=0.1, min_price=1, max_price=900)
     ).drop(columns="noise_free_price")
     files = {}
     for split, rows in (("train", slice(0, 36)), ("val", slice(36, 48)), ("test", slice(48, 60))):
-        products[rows].to_parquet(tmp_path / "table.parquet")
-        files[f"data/{split}-00000-of-00001.parquet"] = (tmp_path / "table.parquet").read_bytes()
+        products[rows].to_parquet(folder / "table.parquet")
+        files[f"data/{split}-00000-of-00001.parquet"] = (folder / "table.parquet").read_bytes()
+    return files
+
+
+def test_from_the_hub_and_back(reproduced, base_model_dir, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(reproduced.folder, folder, symlinks=True)
+    project = type(reproduced)(folder, dict(reproduced.environment))
+    files = item_files(tmp_path)
     with hub_server() as hub:
         hub.add("dataset", "shop/items", files)
         card = b"---\nlicense: apache-2.0\n---\n"

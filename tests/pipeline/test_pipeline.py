@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from pricer.report import CHARTS
 from tests.conftest import ROOT
+from tests.hub_server import folder_files, hub_server
+from tests.pipeline.test_hub import item_files
 
 STAGES = {
     "fetch@items",
@@ -143,20 +145,26 @@ def readme_commands() -> list[str]:
     return [line for line in lines if line.startswith(("dvc ", "pricer "))]
 
 
-def test_the_readmes_commands_run(reproduced, tmp_path):
-    """In the order a reader would type them, the user's own products included."""
+def test_the_readmes_commands_run(reproduced, base_model_dir, tmp_path):
+    """In the order a reader would type them, with a Hub on loopback."""
     commands = readme_commands()
-    assert sum("exp run" in command for command in commands) == 2
-    assert any("metrics diff" in command for command in commands)
+    assert sum("exp run" in command for command in commands) == 4
+    assert {"metrics", "compare", "publish", "doctor", "preset"} <= {c.split()[1] for c in commands}
     shutil.copytree(reproduced.folder, tmp_path / "clone", symlinks=True)
-    project = replace(reproduced, folder=tmp_path / "clone")
-    for command in commands:
-        done = project.run(*shlex.split(command))
-        if "metrics diff" in command:
-            assert re.search(r"prompts.json +example_tokens_max ", done.stdout)
-            assert re.search(r"train.json +validation_loss ", done.stdout)
+    with hub_server() as hub:
+        hub.add("dataset", "ed-donner/items_lite", item_files(tmp_path))
+        hub.add("model", "meta-llama/Llama-3.2-3B", folder_files(base_model_dir), gated=True)
+        hub.tokens["hf_reader"] = {"meta-llama/Llama-3.2-3B"}
+        environment = reproduced.environment | hub.environment(tmp_path / "home")
+        environment["HF_TOKEN"] = "hf_reader"
+        project = replace(reproduced, folder=tmp_path / "clone", environment=environment)
+        for command in commands:
+            done = project.run(*shlex.split(command))
+            if "metrics diff" in command:
+                assert re.search(r"prompts.json +example_tokens_max ", done.stdout)
+                assert re.search(r"train.json +validation_loss ", done.stdout)
     metrics = json.loads((project.folder / "metrics/evaluate.json").read_text())
-    assert metrics["n"] == 8 and "floor_mae" not in metrics  # of the last run, the user's products
+    assert metrics["n"] == 12 and "floor_mae" not in metrics  # of the last run, from the Hub
 
 
 def test_plots_overlay_two_revisions(reproduced):
