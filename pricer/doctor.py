@@ -224,8 +224,8 @@ def check_tokens(params: Params) -> Iterator[Finding]:
             )
         elif name == "WANDB_API_KEY" and not there and "wandb" in params.train.report_to:
             problem = (
-                "train.report_to names wandb, but WANDB_API_KEY is not set: export it, "
-                "or `wandb login`, or WANDB_MODE=offline"
+                "train.report_to names wandb, but WANDB_API_KEY is not set: unless `wandb login` "
+                "has saved one, the run stays in .trackers/wandb; `wandb sync` sends it later"
             )
         yield Finding("tokens", name, value, problem)
 
