@@ -1,0 +1,193 @@
+"""What reruns when: every knob and every file of code, against what stages declare and read."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from dvc.dependency import ParamsDependency
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from tests.conftest import ROOT
+from tests.test_project import closure
+
+# while a switch has a value, the knobs below what it does not choose are read by nobody
+SWITCHES = {
+    "items.source": ("items.catalog", "items.files", "items.hub"),
+    "model.source": ("model.pypi", "model.path", "model.hub"),
+    "train.launch.processes": ("train.launch.machines", "train.launch.strategy"),
+}
+
+# run in place of a stage's own `main`: notes the params that are looked at meanwhile
+RECORDER = """
+import json, runpy, sys
+from pathlib import Path
+from pricer import params
+
+names, read = {}, set()  # of sections, by their identity; dotted keys of knobs
+
+def name(section, prefix=""):
+    names[id(section)] = prefix
+    for key, value in section.__dict__.items():
+        if isinstance(value, params.Section):
+            name(value, f"{prefix}{key}.")
+
+def note(section, key):
+    value = section.__dict__[key]
+    if isinstance(value, params.Section):
+        for inner in value.__dict__:
+            note(value, inner)
+    else:
+        read.add(names[id(section)] + key)
+
+def attribute(self, key):
+    value = object.__getattribute__(self, key)
+    if id(self) in names and key in type(self).model_fields:
+        if not isinstance(value, params.Section):
+            note(self, key)
+    return value
+
+def model_dump(self, **options):
+    for key in set(self.__dict__) - set(options.get("exclude") or ()):
+        note(self, key)
+    return dump(self, **options)
+
+found = params.read_params()
+name(found)
+dump = params.Section.model_dump
+params.Section.__getattribute__ = attribute
+params.Section.model_dump = model_dump
+params.read_params = lambda *_: found
+out, module, *sys.argv[1:] = sys.argv[1:]
+try:
+    runpy.run_module(module, run_name="__main__", alter_sys=False)
+finally:
+    Path(out).write_text(json.dumps(sorted(read)))
+"""
+
+
+def leaves(section: dict, prefix: str = "") -> list[str]:
+    return [
+        leaf
+        for key, value in section.items()
+        for leaf in (
+            leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+        )
+    ]
+
+
+def below(knob: str, sections) -> bool:
+    return any(knob == section or knob.startswith(f"{section}.") for section in sections)
+
+
+KNOBS = leaves(YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text()))
+
+
+@pytest.fixture(scope="module")
+def declared(reproduced) -> dict[str, set[str]]:
+    """The knobs that each stage declares in `dvc.yaml`."""
+    with Repo(str(reproduced.folder)) as repo:
+        sections = {
+            stage.addressing: [
+                key for dep in stage.deps if isinstance(dep, ParamsDependency) for key in dep.params
+            ]
+            for stage in repo.index.stages
+        }
+    return {
+        stage: {knob for knob in KNOBS if below(knob, keys)} for stage, keys in sections.items()
+    }
+
+
+def changed_stages(folder: Path) -> set[str]:
+    """Stages that `dvc repro` would run because of what they depend on themselves."""
+    with Repo(str(folder)) as repo:
+        return set(repo.status())
+
+
+def test_nothing_has_changed_after_a_run(reproduced):
+    assert changed_stages(reproduced.folder) == set()
+
+
+def test_every_knob_changes_exactly_the_stages_that_declare_it(reproduced, declared):
+    file = reproduced.folder / "params.yaml"
+    before = file.read_text()
+    yaml = YAML()
+    try:
+        for knob in KNOBS:
+            params = yaml.load(before)
+            *sections, last = knob.split(".")
+            section = params
+            for name in sections:
+                section = section[name]
+            section[last] = "something else"
+            with file.open("w") as stream:
+                yaml.dump(params, stream)
+            expected = {stage for stage, knobs in declared.items() if knob in knobs}
+            assert changed_stages(reproduced.folder) == expected and expected, knob
+    finally:
+        file.write_text(before)
+    assert changed_stages(reproduced.folder) == set()
+
+
+def test_every_file_of_code_changes_exactly_the_stages_that_import_it(reproduced):
+    scripts = {
+        stage: re.match(r"python -m stages\.(\w+) ", " ".join(reproduced.command_of(stage)))[1]
+        for stage in YAML(typ="safe", pure=True).load((reproduced.folder / "dvc.lock").read_text())[
+            "stages"
+        ]
+    }
+    needed = {stage: closure(ROOT / "stages" / f"{script}.py") for stage, script in scripts.items()}
+    code = [*ROOT.glob("pricer/*.py"), *ROOT.glob("stages/*.py")]
+    assert len(code) > 40
+    for path in code:
+        name = str(path.relative_to(ROOT))
+        file = reproduced.folder / name
+        before = file.read_text()
+        file.write_text(f"{before}# a comment\n")
+        try:
+            expected = {stage for stage, files in needed.items() if name in files}
+            assert changed_stages(reproduced.folder) == expected, name
+        finally:
+            file.write_text(before)
+    assert changed_stages(reproduced.folder) == set()
+
+
+@pytest.fixture(scope="module")
+def copy(reproduced, tmp_path_factory):
+    """The project once more, for stages to write to."""
+    folder = tmp_path_factory.mktemp("knobs") / "project"
+    shutil.copytree(reproduced.folder, folder, symlinks=True)
+    return replace(
+        reproduced,
+        folder=folder,
+        environment=reproduced.environment | {"PYTHONPATH": str(folder)},
+    )
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "fetch@items",
+        "fetch@model",
+        "prompts",
+        "train",
+        "predict@base",
+        "predict@tuned",
+        "baselines",
+        "evaluate",
+    ],
+)
+def test_a_stage_reads_what_it_declares_and_nothing_else(copy, declared, stage, tmp_path):
+    """For real: the stage runs, and its params note who looks at them."""
+    recorder, out = tmp_path / "recorder.py", tmp_path / "read.json"
+    recorder.write_text(RECORDER)
+    python, _, module, *paths = copy.command_of(stage)
+    copy.run(python, str(recorder), str(out), module, *paths)
+    read = set(json.loads(out.read_text()))
+    assert read and read <= declared[stage], f"read, not declared: {read - declared[stage]}"
+    switched = [section for sections in SWITCHES.values() for section in sections]
+    unread = {knob for knob in declared[stage] - read if not below(knob, switched)}
+    assert not unread, f"declared, never read: {unread}"
