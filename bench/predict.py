@@ -27,6 +27,7 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     LlamaConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -68,8 +69,8 @@ class Work:
 Run = Callable[[list[str]], object]
 
 
-def reference_loop(work: Work) -> Run:
-    """Load as the notebooks do, with nothing of ours; one product at a time, greedy text."""
+def load_as_the_notebooks(base: Path) -> PreTrainedModel:
+    """Load a base model in nf4 with nothing of ours."""
     device = choose_device("auto")
     dtype = choose_dtype("auto", device)
     quantization = BitsAndBytesConfig(
@@ -78,9 +79,14 @@ def reference_loop(work: Work) -> Run:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
-    base = AutoModelForCausalLM.from_pretrained(
-        work.base, quantization_config=quantization, device_map={"": device}, dtype=dtype
+    return AutoModelForCausalLM.from_pretrained(
+        base, quantization_config=quantization, device_map={"": device}, dtype=dtype
     )
+
+
+def reference_loop(work: Work) -> Run:
+    """One product at a time, greedy text, nothing of ours."""
+    base = load_as_the_notebooks(work.base)
     model = PeftModel.from_pretrained(base, str(work.adapter))
     tokenizer = AutoTokenizer.from_pretrained(work.base)
 

@@ -26,16 +26,14 @@ import torch
 from datasets import Dataset
 from torch.utils.data import SequentialSampler
 from transformers import (
-    AutoModelForCausalLM,
     AutoTokenizer,
-    BitsAndBytesConfig,
     PreTrainedModel,
     TrainerCallback,
     set_seed,
 )
 from trl import SFTConfig, SFTTrainer
 
-from bench.predict import SHAPES, peak_memory_here, random_weights
+from bench.predict import SHAPES, load_as_the_notebooks, peak_memory_here, random_weights
 from pricer.base_model import choose_device, choose_dtype, load_base_model, load_tokenizer
 from pricer.checkpoints import all_checkpoints
 from pricer.files import read_parquet
@@ -76,15 +74,7 @@ def stock(work: Work) -> SFTTrainer:
     """Set up as the notebooks do, with nothing of ours but the layers that are adapted."""
     params, device = work.params, choose_device("auto")
     dtype, train = choose_dtype("auto", device), params.train
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
-    model = AutoModelForCausalLM.from_pretrained(
-        work.base, quantization_config=quantization, device_map={"": device}, dtype=dtype
-    )
+    model = load_as_the_notebooks(work.base)
     tokenizer = AutoTokenizer.from_pretrained(work.base)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     args = SFTConfig(
