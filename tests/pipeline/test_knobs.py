@@ -91,7 +91,7 @@ def declared(reproduced) -> dict[str, set[str]]:
     """The knobs that each stage declares in `dvc.yaml`."""
     with Repo(str(reproduced.folder)) as repo:
         sections = {
-            stage.addressing: [
+            stage.name: [
                 key for dep in stage.deps if isinstance(dep, ParamsDependency) for key in dep.params
             ]
             for stage in repo.index.stages
@@ -104,7 +104,8 @@ def declared(reproduced) -> dict[str, set[str]]:
 def changed_stages(folder: Path) -> set[str]:
     """Stages that `dvc repro` would run because of what they depend on themselves."""
     with Repo(str(folder)) as repo:
-        return set(repo.status())
+        # stages of another folder than the current one are told with theirs
+        return {stage.rpartition(":")[2] for stage in repo.status()}
 
 
 def test_nothing_has_changed_after_a_run(reproduced):
