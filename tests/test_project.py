@@ -103,6 +103,7 @@ def test_only_model_code_imports_model_libraries(module):
         "lora",
         "model_card",
         "predictor",
+        "presets",
         "training",
     )
 
@@ -150,7 +151,10 @@ def test_committed_results_come_from_committed_code_and_params():
                 md5 = hashlib.md5((ROOT / dep["path"]).read_bytes()).hexdigest()
                 assert md5 == dep["md5"], f"{dep['path']} changed since {name} ran: dvc repro"
         for section, values in stage["params"]["params.yaml"].items():
-            assert params[section] == values, f"{section} changed since {name} ran: dvc repro"
+            found = params
+            for key in section.split("."):
+                found = found[key]
+            assert found == values, f"{section} changed since {name} ran: dvc repro"
         for out in stage["outs"]:
             path = ROOT / out["path"]
             if out["path"].startswith("metrics/") and path.is_file():
