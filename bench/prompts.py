@@ -8,7 +8,7 @@ The products are the catalogue's; one in twenty goes on in Japanese, whose chara
 tokens each, so that some cuts fall within a character.
 
     python -m bench.prompts                                # on what `make repro` left
-    python -m bench.prompts --products 20000 --cutoff 40   # most summaries cut
+    python -m bench.prompts --products 20000 --cutoff 60   # a tenth cut, not a twentieth
 """
 
 import argparse
@@ -76,7 +76,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--products", type=int, default=10_000, help="of the catalogue")
-    parser.add_argument("--cutoff", type=int, default=60)
+    parser.add_argument("--cutoff", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--base-model", type=Path, default=Path("data/base_model"))
     options = parser.parse_args()
