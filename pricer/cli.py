@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from dotenv import find_dotenv, load_dotenv
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -24,6 +23,7 @@ from pricer.bulk import (
     predict_file,
     read_rows,
 )
+from pricer.environment import load_environment
 from pricer.errors import ItemsError, ParamsError, PricerError, explain
 from pricer.files import writing
 
@@ -290,12 +290,15 @@ def preset(
     if (name is None) != check:
         raise ParamsError("give either the name of a preset or --check")
     if name is None:
-        for known in preset_names(PRESETS):
+        for known in preset_names(PRESETS) or ["demo"]:  # which says that there are none
             preset_file(PRESETS, known)
             print(f"{known}: every knob is there and allowed")
         return
     file = preset_file(PRESETS, name)
-    before = PARAMS.read_text(encoding="utf-8") if PARAMS.exists() else ""
+    try:
+        before = PARAMS.read_text(encoding="utf-8") if PARAMS.exists() else ""
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{PARAMS} is not UTF-8 text (byte {error.start})") from None
     after = with_preset(before, file.read_text(encoding="utf-8"))
     if before == after:
         print(f"{PARAMS} is preset {name} already", file=sys.stderr)
@@ -318,10 +321,12 @@ def publish(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be sent")] = False,
 ) -> None:
     """Send the adapter, the prompts or both of the last run to the Hugging Face Hub."""
+    from pricer.params import REPOSITORY
+
     if not adapter and not prompts:
         raise PricerError("name a repository with --adapter or --prompts (OWNER/NAME)")
     for repo in filter(None, (adapter, prompts)):
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        if not re.fullmatch(REPOSITORY, repo):
             raise PricerError(f"{repo} is no name of a repository, must be OWNER/NAME")
     # DVC, pandas and the Hub's client take a second to import: only this command waits for them
     from pricer.params import flat_params, read_params
@@ -361,6 +366,7 @@ def publish(
                     adapter_dir=data / "adapter",
                     items_metrics=metrics / "items.json",
                     scores_file=metrics / "evaluate.json",
+                    params=params,
                     tag=tag,
                 )
             )
@@ -410,9 +416,8 @@ def show(
 
 def main() -> None:
     """Run the command; an error a user can cause ends in one line, exit code 1."""
-    # tokens and the like, before a library reads the environment, which wins over the file
-    load_dotenv(find_dotenv(usecwd=True))
     try:
+        load_environment()
         app(standalone_mode=False)
     except BaseException as error:
         if isinstance(error, SystemExit):
@@ -421,6 +426,8 @@ def main() -> None:
         message = getattr(error, "format_message", None)  # a wrong option, told by Click
         if line is None and message:
             line = message()
+        if line == "":  # no command: its help was the answer
+            sys.exit(1)
         if line is None or os.environ.get("PRICER_DEBUG"):
             raise
         print(f"pricer: {line}", file=sys.stderr)

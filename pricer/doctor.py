@@ -1,5 +1,6 @@
 """What this machine has, what the current params need of it, and what stands in the way."""
 
+import importlib.util
 import os
 import platform
 import re
@@ -11,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pricer.checkpoints import LIBRARIES, free_bytes, lasting_root, space_for_checkpoints
-from pricer.errors import PricerError
+from pricer.errors import ParamsError, PricerError
 from pricer.memory import GIB
 from pricer.params import Params, read_params
 
@@ -55,6 +56,7 @@ def examine(root: Path) -> Iterator[Finding]:
         return
     yield from check_gpus(params)
     yield from check_precision(params)
+    yield from check_training(params)
     yield from check_memory_and_disk(params, root)
     yield from check_tokens(params)
     yield from check_repositories(root)
@@ -156,6 +158,36 @@ def check_precision(params: Params) -> Iterator[Finding]:
     yield Finding("params", "precision", f"{bits}, computed in {name} ({why})")
 
 
+def check_training(params: Params) -> Iterator[Finding]:
+    """Tell what the params of training ask for that cannot be had here."""
+    import torch
+
+    train, gpus = params.train, torch.cuda.device_count()
+    on_cpu = params.quantization.device == "cpu" or not gpus
+    problem = None
+    if on_cpu and not train.optim.startswith("adamw_torch"):
+        problem = f"train.optim {train.optim} needs a GPU: set it to adamw_torch"
+    yield Finding("params", "optimizer", train.optim, problem, fatal=True)
+    launch = train.launch
+    here = launch.processes // launch.machines
+    problem = None
+    if launch.strategy == "fsdp" and on_cpu:
+        problem = "train.launch.strategy fsdp needs GPUs: set it to ddp"
+    elif not on_cpu and here > gpus:
+        problem = f"train.launch asks for {here} processes here, one a GPU, but there are {gpus}"
+    told = f"{launch.processes} on {launch.machines} machines"
+    yield Finding("params", "processes", told, problem, fatal=True)
+    missing = [name for name in train.report_to if importlib.util.find_spec(name) is None]
+    problem = None
+    if missing:
+        names = ", ".join(missing)
+        problem = (
+            f"train.report_to names {names}, not installed: `pip install '.[{','.join(missing)}]'`"
+        )
+    told = ", ".join(["DVCLive", *train.report_to])
+    yield Finding("params", "trackers", told, problem, fatal=True)
+
+
 def check_memory_and_disk(params: Params, root: Path) -> Iterator[Finding]:
     """Compare the estimate for the current params with the memory and the disks that there are."""
     import torch
@@ -183,7 +215,9 @@ def check_memory_and_disk(params: Params, root: Path) -> Iterator[Finding]:
         )
         yield Finding("params", "memory to train", told, problem if needed > there else None)
     except PricerError as error:
-        yield Finding("params", "memory to train", "not known", str(error))
+        # layers or a folder that are not there; what is on the Hub may just not be here yet
+        fatal = isinstance(error, ParamsError) or params.model.source == "path"
+        yield Finding("params", "memory to train", "not known", str(error), fatal)
     checkpoints = lasting_root(root) / ".checkpoints"
     limit = params.train.save_total_limit
     saves = params.train.save_strategy == "steps"
@@ -219,8 +253,8 @@ def check_tokens(params: Params) -> Iterator[Finding]:
             value = "not set, but `hf auth login` has saved one"
         elif name == "HF_TOKEN" and not there and params.model.source == "hub":
             problem = (
-                f"HF_TOKEN is not set, and {params.model.hub.id} may be gated: export a token from "
-                "https://huggingface.co/settings/tokens"
+                f"HF_TOKEN is not set, and {params.model.hub.id} may be gated: put a token from "
+                "https://huggingface.co/settings/tokens into .env"
             )
         elif name == "WANDB_API_KEY" and not there and "wandb" in params.train.report_to:
             problem = (

@@ -67,7 +67,8 @@ def run_stage(name: str, main: Callable[..., None]) -> None:
             raise
         print(
             f"{name}: {line}\n"
-            "(`dvc checkout` and `git checkout metrics` bring the last complete outputs back)",
+            "(`dvc checkout` and `git checkout metrics` bring the last complete outputs back; "
+            "a knob set by `dvc exp run -S` stays in params.yaml)",
             file=sys.stderr,
         )
         # DVC waits for this exit code, so nothing after it may hang or change it

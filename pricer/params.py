@@ -26,6 +26,12 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Text = Annotated[str, Field(min_length=1)]
+
+REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"  # OWNER/NAME, as the Hub has it
+DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+# what a pattern allows, in words
+ALLOWED = {f"^{REPOSITORY}$": "OWNER/NAME", DEVICE: "auto, cpu, cuda or cuda:N"}
 
 
 class Section(BaseModel):
@@ -58,17 +64,16 @@ class Files(Section):
     """What a row without a usable text or price does: end the stage, or be counted and dropped."""
 
 
-Repository = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
-Revision = Annotated[str, Field(min_length=1)]
+Repository = Annotated[str, Field(pattern=f"^{REPOSITORY}$")]
 
 
 class HubItems(Section):
     """A data set on the Hugging Face Hub, with splits of its own."""
 
     dataset: Repository
-    revision: Revision
+    revision: Text
     """A commit hash, or a branch or tag, which becomes a commit when the products are fetched."""
-    config: str | None
+    config: Text | None
     """Of a data set that has several."""
     train_size: Count | None
     validation_size: Count | None
@@ -110,7 +115,7 @@ class HubModel(Section):
     """A model on the Hugging Face Hub; code that comes with one is never run."""
 
     id: Repository
-    revision: Revision
+    revision: Text
     """A commit hash, or a branch or tag, which becomes a commit when the model is fetched."""
 
 
@@ -156,7 +161,7 @@ class Prompts(Section):
 class Quantization(Section):
     """How the frozen base model is held and computed."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+    device: Annotated[str, Field(pattern=DEVICE)]
     dtype: Literal["auto", "bfloat16", "float16", "float32"]
     load_in_4bit: bool
     load_in_8bit: bool
@@ -191,7 +196,7 @@ class Lora(Section):
     @field_validator("target_modules", mode="before")
     @classmethod
     def _some_modules(cls, value: Any) -> Any:
-        names = isinstance(value, list) and value and all(isinstance(name, str) for name in value)
+        names = isinstance(value, list) and value and all(n and isinstance(n, str) for n in value)
         if not names and value not in ("all-linear", "attention", "mlp"):
             raise ValueError(
                 "must list at least one module name, or be all-linear, attention or mlp"
@@ -265,19 +270,31 @@ class Train(Section):
 
     report_to: list[Literal["wandb", "tensorboard", "mlflow"]]
     """Trackers beside DVCLive."""
-    run_name: str | None
+    run_name: Text | None
     """For the trackers; null: a name made of what shapes the run."""
-    tags: list[str]
+    tags: list[Text]
     launch: Launch
     seed: Seed
 
     @field_validator("launch")
     @classmethod
     def _goes_with_the_rest(cls, value: Launch, info: ValidationInfo) -> Launch:
+        problem = None
         if value.processes > 1 and info.data.get("auto_batch"):
-            raise ValueError("processes must be 1 when train.auto_batch is true")
-        if value.strategy == "fsdp" and info.data.get("select") == "best":
-            raise ValueError("strategy must be ddp when train.select is best")
+            problem = "train.launch.processes must be 1 when train.auto_batch is true"
+        elif value.strategy == "fsdp" and info.data.get("select") == "best":
+            problem = "train.launch.strategy must be ddp when train.select is best"
+        elif value.strategy == "fsdp" and value.processes == 1:
+            problem = "train.launch.strategy must be ddp when train.launch.processes is 1"
+        if problem:
+            raise PydanticCustomError("contradiction", problem)
+        return value
+
+    @field_validator("report_to")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("must name each tracker once")
         return value
 
 
@@ -401,6 +418,13 @@ def _problem(detail: Any) -> str:
             return str(detail["msg"])
         case "value_error":
             allowed = str(detail["ctx"]["error"])
+        case "string_pattern_mismatch":
+            pattern = detail["ctx"]["pattern"]
+            allowed = f"must be {ALLOWED.get(pattern, f'of the form {pattern}')}"
+        case "string_too_short":
+            allowed = "must not be empty"
+        case "model_type":
+            allowed = "must be a group of knobs"
         case _:
             allowed = detail["msg"].replace("Input should", "must")
     return f"{key} {allowed}, got {detail['input']!r}"

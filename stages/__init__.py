@@ -21,7 +21,10 @@ if not all(map(importlib.util.find_spec, ("dvclive", "peft", "pydantic"))):
         "use `make repro`, or `source .venv/bin/activate` first"
     )
 
-from dotenv import find_dotenv, load_dotenv  # noqa: E402
+from pricer.environment import load_environment  # noqa: E402
+from pricer.errors import PricerError  # noqa: E402
 
-# tokens and the like, before a library reads the environment, which wins over the file
-load_dotenv(find_dotenv(usecwd=True))
+try:
+    load_environment()
+except PricerError as error:
+    sys.exit(str(error))

@@ -117,6 +117,23 @@ def test_a_gpu_that_bitsandbytes_cannot_use_is_told(project, monkeypatch, suppor
     assert (found["bitsandbytes"].problem is None) == supported
 
 
+def test_what_the_train_stage_would_refuse_is_fatal(project, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    edit(project / "params.yaml", "optim: adamw_torch", "optim: paged_adamw_32bit")
+    edit(project / "params.yaml", "report_to: []", "report_to: [tensorboard, mlflow]")
+    edit(project / "params.yaml", "processes: 1", "processes: 2")
+    edit(project / "params.yaml", "strategy: ddp", "strategy: fsdp")
+    edit(project / "params.yaml", "target_modules: all-linear", "target_modules: [qproj]")
+    fatal = [problem for problem, fatal in problems(project) if fatal]
+    assert [problem.split(":")[0] for problem in fatal] == [
+        "train.optim paged_adamw_32bit needs a GPU",
+        "train.launch.strategy fsdp needs GPUs",
+        "train.report_to names tensorboard, mlflow, not installed",
+        "lora.target_modules",
+    ]
+
+
 def test_tokens_are_never_shown(project, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("WANDB_API_KEY", "wandb_secret")

@@ -123,3 +123,28 @@ def test_a_missing_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ParamsError, match=f"params.yaml not found in {tmp_path}"):
         read_params()
+
+
+@pytest.mark.parametrize(
+    "edit, told",
+    [
+        (
+            ("strategy: ddp", "strategy: fsdp"),
+            "train.launch.strategy must be ddp when train.launch",
+        ),
+        (("tags: []", "tags: ['']"), "train.tags.0 must not be empty, got ''"),
+        (("report_to: []", "report_to: [wandb, wandb]"), "report_to must name each tracker once"),
+        (("device: auto", "device: gpu"), "must be auto, cpu, cuda or cuda:N, got 'gpu'"),
+        (("ed-donner/items_lite", "../.."), "items.hub.dataset must be OWNER/NAME, got '../..'"),
+    ],
+)
+def test_what_would_fail_hours_later_is_told_now(tmp_path, edit, told):
+    assert told in problems(tmp_path, edit)
+
+
+def test_contradictions_between_processes_and_the_rest_name_their_keys(tmp_path):
+    two = ("processes: 1 ", "processes: 2 ")
+    message = problems(tmp_path, two, ("auto_batch: false", "auto_batch: true"))
+    assert message.endswith("train.launch.processes must be 1 when train.auto_batch is true")
+    message = problems(tmp_path, two, ("select: last", "select: best"), ("y: ddp", "y: fsdp"))
+    assert message.endswith("train.launch.strategy must be ddp when train.select is best")

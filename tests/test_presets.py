@@ -159,3 +159,34 @@ def test_check_names_what_a_preset_lacks(project):
     refused = pricer(project, "preset", "full", "--yes")
     assert refused.returncode == 1
     assert (project / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+def test_a_folder_without_presets_is_no_success(tmp_path):
+    done = pricer(tmp_path, "preset", "--check")
+    assert done.returncode == 1 and "none in presets: run from the project's root" in done.stderr
+
+
+def test_params_that_are_no_text_are_told(tmp_path):
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    (tmp_path / "params.yaml").write_bytes(b"items: caf\xe9\n")
+    done = pricer(tmp_path, "preset", "lite", "--yes")
+    assert done.returncode == 1
+    assert done.stderr == "pricer: params.yaml is not UTF-8 text (byte 10)\n"
+    assert (tmp_path / "params.yaml").read_bytes() == b"items: caf\xe9\n"
+
+
+def test_an_env_file_that_is_no_text_is_told(tmp_path):
+    (tmp_path / ".env").write_bytes(b"HF_TOKEN=caf\xe9\n")
+    done = pricer(tmp_path, "preset", "--check")
+    assert done.returncode == 1 and ".env is not UTF-8 text (byte 12)" in done.stderr
+    assert "Traceback" not in done.stderr
+    stage = [sys.executable, "-m", "stages.train"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(stage, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and ".env is not" in done.stderr
+
+
+def test_no_command_shows_the_help(tmp_path):
+    done = pricer(tmp_path)
+    assert done.returncode == 1 and "Usage" in done.stdout + done.stderr
+    assert "pricer: \n" not in done.stderr

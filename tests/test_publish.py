@@ -35,7 +35,8 @@ def main():
         prompts_metrics=metrics / "prompts.json", origin_file=Path("base_model/origin.json"),
         params=flat_params(dict(read_params())), **run)
     adapter = adapter_publication("tests/adapter", Path("sent/adapter"),
-        adapter_dir=Path("adapter"), scores_file=metrics / "evaluate.json", **run)
+        adapter_dir=Path("adapter"), scores_file=metrics / "evaluate.json",
+        params=flat_params(dict(read_params())), **run)
     for publication in (prompts, adapter):
         if "dry" in options:
             print(publication.describe(public="public" in options))
