@@ -23,8 +23,7 @@ from pricer.bulk import (
     predict_file,
     read_rows,
 )
-from pricer.environment import load_environment
-from pricer.errors import ItemsError, ParamsError, PricerError, explain
+from pricer.errors import ItemsError, ParamsError, PricerError, explain, load_environment
 from pricer.files import writing
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Errors a user can cause, and how a stage ends when it meets one."""
+"""Errors a user can cause, and how a stage begins, and ends when it meets one."""
 
 import errno
 import os
@@ -6,6 +6,8 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from dotenv import find_dotenv, load_dotenv
 
 DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 # libraries wrap the system's error in types of their own (SQLite under DVC too); the words stay
@@ -35,6 +37,23 @@ class BaseModelError(PricerError):
 
 class HubError(PricerError):
     """What the Hugging Face Hub refuses or cannot deliver."""
+
+
+def load_environment() -> None:
+    """Read tokens and the like from the `.env` of the current folder, or of one above it.
+
+    To be called before a library reads the environment, which wins over the file.
+
+    Raises:
+        PricerError: the file is not text.
+    """
+    file = find_dotenv(usecwd=True)
+    try:
+        load_dotenv(file)
+    except UnicodeDecodeError as error:
+        raise PricerError(
+            f"{file} is not UTF-8 text (byte {error.start}): .env.example shows its form"
+        ) from None
 
 
 def explain(error: BaseException) -> str | None:

@@ -21,8 +21,7 @@ if not all(map(importlib.util.find_spec, ("dvclive", "peft", "pydantic"))):
         "use `make repro`, or `source .venv/bin/activate` first"
     )
 
-from pricer.environment import load_environment  # noqa: E402
-from pricer.errors import PricerError  # noqa: E402
+from pricer.errors import PricerError, load_environment  # noqa: E402
 
 try:
     load_environment()
