@@ -320,19 +320,17 @@ def publish(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be sent")] = False,
 ) -> None:
     """Send the adapter, the prompts or both of the last run to the Hugging Face Hub."""
-    from pricer.params import REPOSITORY
-
     if not adapter and not prompts:
         raise PricerError("name a repository with --adapter or --prompts (OWNER/NAME)")
-    for repo in filter(None, (adapter, prompts)):
-        if not re.fullmatch(REPOSITORY, repo):
-            raise PricerError(f"{repo} is no name of a repository, must be OWNER/NAME")
     # DVC, pandas and the Hub's client take a second to import: only this command waits for them
-    from pricer.params import flat_params, read_params
+    from pricer.params import REPOSITORY, flat_params, read_params
     from pricer.publish import adapter_publication, prompts_publication, run_tag
     from pricer.publish import publish as send
     from pricer.runs import stages_to_run
 
+    for repo in filter(None, (adapter, prompts)):
+        if not re.fullmatch(REPOSITORY, repo):
+            raise PricerError(f"{repo} is no name of a repository, must be OWNER/NAME")
     params = flat_params(dict(read_params()))
     # a card must not tell the scores or the data of another run
     if stale := stages_to_run("evaluate" if adapter else "prompts"):

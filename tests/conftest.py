@@ -14,6 +14,17 @@ from pricer.catalog import generate_products  # noqa: E402
 from pricer.items import clean_products  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
+# of the pipeline, as DVC names them
+PIPELINE = (
+    "fetch@items",
+    "fetch@model",
+    "prompts",
+    "train",
+    "predict@base",
+    "predict@tuned",
+    "baselines",
+    "evaluate",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from .conftest import ROOT
+from .conftest import PIPELINE, ROOT
 
 HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes"}
 MAY_IMPORT_HEAVY = {
@@ -125,16 +125,7 @@ def test_importing_the_package_alone_is_light():
 
 def test_dvc_yaml_lists_every_file_a_stage_imports():
     definitions = stage_definitions()
-    assert set(definitions) == {
-        "fetch@items",
-        "fetch@model",
-        "prompts",
-        "train",
-        "predict@base",
-        "predict@tuned",
-        "baselines",
-        "evaluate",
-    }
+    assert set(definitions) == set(PIPELINE)
     for name, stage in definitions.items():
         script = re.match(r"python -m stages\.(\w+) ", stage["cmd"])[1]
         code = {dep for dep in stage["deps"] if dep.startswith(("pricer/", "stages/"))}

@@ -11,7 +11,7 @@ from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from tests.conftest import ROOT
+from tests.conftest import PIPELINE, ROOT
 from tests.test_project import closure
 
 # while a switch has a value, the knobs below what it does not choose are read by nobody
@@ -168,19 +168,7 @@ def copy(reproduced, tmp_path_factory):
     )
 
 
-@pytest.mark.parametrize(
-    "stage",
-    [
-        "fetch@items",
-        "fetch@model",
-        "prompts",
-        "train",
-        "predict@base",
-        "predict@tuned",
-        "baselines",
-        "evaluate",
-    ],
-)
+@pytest.mark.parametrize("stage", PIPELINE)
 def test_a_stage_reads_what_it_declares_and_nothing_else(copy, declared, stage, tmp_path):
     """For real: the stage runs, and its params note who looks at them."""
     recorder, out = tmp_path / "recorder.py", tmp_path / "read.json"
