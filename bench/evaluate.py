@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pricer.distribution import prediction_columns
 from pricer.files import write_json, write_parquet
-from pricer.items import write_items
-from pricer.sources import catalog_items
+from pricer.prices.distribution import prediction_columns
+from pricer.products.items import write_items
+from pricer.products.sources import catalog_items
 
 ROOT = Path(__file__).parent.parent
 CHUNK = 1000  # products whose distributions are in memory at once

@@ -31,10 +31,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pricer.base_model import choose_device, choose_dtype
 from pricer.files import read_parquet
-from pricer.predictor import Predictor
-from pricer.prompts import build_prompt, encode_prompts
+from pricer.model.base import choose_device, choose_dtype
+from pricer.prices.predictor import Predictor
+from pricer.products.prompts import build_prompt, encode_prompts
 
 BATCH_SIZE = 32
 VOCABULARY = 128_256

@@ -21,9 +21,9 @@ from typing import Any
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
-from pricer.base_model import load_tokenizer
-from pricer.prompts import PREFIX, QUESTION, build_prompts, encode_prompts
-from pricer.sources import catalog_items
+from pricer.model.base import load_tokenizer
+from pricer.products.prompts import PREFIX, QUESTION, build_prompts, encode_prompts
+from pricer.products.sources import catalog_items
 
 JAPANESE = "お手入れ簡単なステンレス製の電気ケトル 🫖 やかんを囲んで皆様でお楽しみください。"
 

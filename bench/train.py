@@ -34,14 +34,15 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from bench.predict import SHAPES, load_as_the_notebooks, peak_memory_here, random_weights
-from pricer.base_model import choose_device, choose_dtype, load_base_model, load_tokenizer
-from pricer.checkpoints import all_checkpoints
 from pricer.files import read_parquet
-from pricer.lora import lora_config
+from pricer.model.base import choose_device, choose_dtype, load_base_model, load_tokenizer
+from pricer.model.lora import lora_config
 from pricer.params import Params, read_params
-from pricer.prompts import build_completion
-from pricer.scoring import contiguous_output_layer
-from pricer.training import IGNORED, EpochOrder, build_trainer
+from pricer.prices.batches import contiguous_output_layer
+from pricer.products.prompts import build_completion
+from pricer.training.checkpoints import all_checkpoints
+from pricer.training.examples import IGNORED, EpochOrder
+from pricer.training.run import build_trainer
 
 PADDED = 128
 

@@ -3,5 +3,5 @@
 import logging
 
 # bitsandbytes says as it is imported, by whichever module, that a faster path for packed 4-bit
-# weights is missing; they are never packed here (pricer.base_model)
+# weights is missing; they are never packed here (pricer.model.base)
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

@@ -1,13 +1,7 @@
-"""Errors a user can cause, and how a stage begins, and ends when it meets one."""
+"""Errors a user can cause, and the one line that tells each."""
 
 import errno
-import os
-import signal
-import sys
-from collections.abc import Callable
 from pathlib import Path
-
-from dotenv import find_dotenv, load_dotenv
 
 DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 # libraries wrap the system's error in types of their own (SQLite under DVC too); the words stay
@@ -39,23 +33,6 @@ class HubError(PricerError):
     """What the Hugging Face Hub refuses or cannot deliver."""
 
 
-def load_environment() -> None:
-    """Read tokens and the like from the `.env` of the current folder, or of one above it.
-
-    To be called before a library reads the environment, which wins over the file.
-
-    Raises:
-        PricerError: the file is not text.
-    """
-    file = find_dotenv(usecwd=True)
-    try:
-        load_dotenv(file)
-    except UnicodeDecodeError as error:
-        raise PricerError(
-            f"{file} is not UTF-8 text (byte {error.start}): .env.example shows its form"
-        ) from None
-
-
 def explain(error: BaseException) -> str | None:
     """Say in one line what went wrong, or return None for what no user can cause (a bug)."""
     if isinstance(error, PricerError):
@@ -69,28 +46,3 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return None
-
-
-def run_stage(name: str, main: Callable[..., None]) -> None:
-    """Call `main(*paths)` with the command line's paths; end an error in one line, exit code 1.
-
-    DVC has removed the stage's earlier outputs by then, so the line says how to get them back.
-    PRICER_DEBUG=1 shows the traceback instead.
-    """
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        main(*(Path(argument) for argument in sys.argv[1:]))
-    except BaseException as error:
-        line = explain(error)
-        if line is None or os.environ.get("PRICER_DEBUG"):
-            raise
-        print(
-            f"{name}: {line}\n"
-            "(`dvc checkout` and `git checkout metrics` bring the last complete outputs back; "
-            "a knob set by `dvc exp run -S` stays in params.yaml)",
-            file=sys.stderr,
-        )
-        # DVC waits for this exit code, so nothing after it may hang or change it
-        sys.stdout.flush()
-        sys.stderr.flush()
-        sys.exit(1)

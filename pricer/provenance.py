@@ -4,8 +4,9 @@ import hashlib
 import sys
 from pathlib import Path
 
-# what these change reaches a stage only as param values, or as files at a commit
-NOT_HASHED = ("pricer.errors", "pricer.hub", "pricer.params")
+PACKAGE = Path(__file__).parent
+# what these change reaches a stage only as param values, as files at a commit, or as messages
+NOT_HASHED = {"errors.py", "hub.py", "params.py", "stage.py"}
 
 
 def file_sha256(file: Path) -> str:
@@ -19,10 +20,19 @@ def folder_sha256(folder: Path) -> dict[str, str]:
     return {file.name: file_sha256(file) for file in sorted(folder.iterdir()) if file.is_file()}
 
 
-def code_files() -> list[Path]:
-    """Return the library's files that this process has loaded, but for those of NOT_HASHED."""
-    return sorted(
+def code_files() -> dict[str, Path]:
+    """Return the library's files that this process has loaded, by their path in the package.
+
+    Those of NOT_HASHED, and what only says what a package is, are left out.
+    """
+    files = {
         Path(module.__file__)
-        for name, module in sys.modules.items()
-        if name.startswith("pricer.") and name not in NOT_HASHED and module.__file__
-    )
+        for name, module in list(sys.modules.items())
+        if name.startswith("pricer.") and module.__file__
+    }
+    paths = {file.relative_to(PACKAGE).as_posix(): file for file in sorted(files)}
+    return {
+        path: file
+        for path, file in paths.items()
+        if path not in NOT_HASHED and file.name != "__init__.py"
+    }

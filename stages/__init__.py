@@ -21,7 +21,8 @@ if not all(map(importlib.util.find_spec, ("dvclive", "peft", "pydantic"))):
         "use `make repro`, or `source .venv/bin/activate` first"
     )
 
-from pricer.errors import PricerError, load_environment  # noqa: E402
+from pricer.errors import PricerError  # noqa: E402
+from pricer.stage import load_environment  # noqa: E402
 
 try:
     load_environment()

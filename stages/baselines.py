@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from pricer.baselines import predict_baselines
-from pricer.errors import run_stage
 from pricer.files import write_parquet
-from pricer.items import read_items
+from pricer.judging.baselines import predict_baselines
 from pricer.params import read_params
+from pricer.products.items import read_items
+from pricer.stage import run_stage
 
 
 def main(items_dir: Path, predictions_file: Path) -> None:

@@ -4,12 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pricer.errors import run_stage
-from pricer.evaluation import evaluate_run, plot_data
 from pricer.files import read_parquet, write_json, writing
-from pricer.items import read_items
-from pricer.params import flat_params, read_params
-from pricer.report import (
+from pricer.judging.evaluation import evaluate_run, plot_data
+from pricer.judging.report import (
     Report,
     code_hashes,
     data_hashes,
@@ -19,6 +16,9 @@ from pricer.report import (
     published_scores,
     sentence,
 )
+from pricer.params import flat_params, read_params
+from pricer.products.items import read_items
+from pricer.stage import run_stage
 
 
 def main(

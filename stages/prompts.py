@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from pricer.base_model import load_tokenizer
-from pricer.charts import token_histogram
-from pricer.errors import run_stage
 from pricer.files import write_json, write_parquet_parts, writing
-from pricer.items import SPLITS, read_item_parts
+from pricer.judging.charts import token_histogram
+from pricer.model.base import load_tokenizer
 from pricer.params import read_params
-from pricer.prompts import (
+from pricer.products.items import SPLITS, read_item_parts
+from pricer.products.prompts import (
     COLUMNS,
     COUNTS,
     build_prompts,
     check_max_length,
     token_statistics,
 )
+from pricer.stage import run_stage
 
 
 def main(items_dir: Path, base_model_dir: Path, prompts_dir: Path, metrics_dir: Path) -> None:

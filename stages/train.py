@@ -7,15 +7,16 @@ from pathlib import Path
 
 import torch
 
-from pricer.base_model import choose_device, choose_dtype, load_base_model, load_tokenizer
-from pricer.checkpoints import alone, lasting_root, run_fingerprint
-from pricer.errors import run_stage
 from pricer.files import read_parquet, write_json, writing
 from pricer.launch import join, launched
-from pricer.model_card import adapter_card, base_model_name
+from pricer.model.adapters import save_adapter
+from pricer.model.base import choose_device, choose_dtype, load_base_model, load_tokenizer
 from pricer.params import flat_params, read_params
 from pricer.provenance import code_files
-from pricer.training import fit, gathered_weights, save_adapter
+from pricer.stage import run_stage
+from pricer.training.card import adapter_card, base_model_name
+from pricer.training.checkpoints import alone, lasting_root, run_fingerprint
+from pricer.training.run import fit, gathered_weights
 
 
 def main(
@@ -39,7 +40,7 @@ def main(
         / run_fingerprint(
             sections,
             [prompts_dir, base_model_dir],
-            [*code_files(), Path(__file__)],
+            code_files() | {"stages/train.py": Path(__file__)},
             machine={"device": device.type, "threads": torch.get_num_threads()},
         )
     )
@@ -75,7 +76,7 @@ def main(
         return
     with writing(adapter_dir, folder=True) as partial_adapter:
         base_model = base_model_name(base_model_dir)
-        save_adapter(trainer, partial_adapter, base_model=base_model, weights=weights)
+        save_adapter(trainer.model, partial_adapter, base_model=base_model, weights=weights)
         card = adapter_card(params, base_model_dir, prompts_dir)
         (partial_adapter / "README.md").write_text(card, encoding="utf-8")
     write_json(metrics_file, metrics)

@@ -10,8 +10,8 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from pricer.catalog import generate_products  # noqa: E402
-from pricer.items import clean_products  # noqa: E402
+from pricer.products.catalog import generate_products  # noqa: E402
+from pricer.products.items import clean_products  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 # of the pipeline, as DVC names them
@@ -48,7 +48,7 @@ def base_model_dir(tmp_path_factory: pytest.TempPathFactory, items: pd.DataFrame
 
 @pytest.fixture(scope="session")
 def tokenizer(base_model_dir: Path):
-    from pricer.base_model import load_tokenizer
+    from pricer.model.base import load_tokenizer
 
     return load_tokenizer(base_model_dir)
 

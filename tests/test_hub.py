@@ -18,12 +18,12 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from pricer.errors import HubError
-from pricer.items import SPLITS, read_items
-from pricer.model_sources import describe_base_model
-from pricer.prompts import build_prompt
+from pricer.model.sources import describe_base_model
+from pricer.products.items import SPLITS, read_items
+from pricer.products.prompts import build_prompt
+from tests.conftest import ROOT
+from tests.hub_server import Fault, Hub, folder_files, hub_server
 
-from .conftest import ROOT
-from .hub_server import Fault, Hub, folder_files, hub_server
 from .pipeline.conftest import set_params
 
 TOKEN = "hf_secretOfTheTests"
@@ -335,7 +335,7 @@ LOAD = """
 import json
 from pathlib import Path
 import torch
-from pricer.base_model import load_base_model, load_tokenizer
+from pricer.model.base import load_base_model, load_tokenizer
 
 def logits(folder):
     model = load_base_model(folder, device=torch.device("cpu"), dtype=torch.float32,

@@ -4,8 +4,7 @@ import pytest
 
 from pricer.errors import ParamsError
 from pricer.params import read_params
-
-from .conftest import ROOT
+from tests.conftest import ROOT
 
 DEFAULT = (ROOT / "params.yaml").read_text()
 

@@ -10,27 +10,25 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from .conftest import PIPELINE, ROOT
+from tests.conftest import PIPELINE, ROOT
 
 HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes"}
-MAY_IMPORT_HEAVY = {
-    "base_model",
-    "callbacks",
-    "doctor",
-    "inspection",
-    "launch",
-    "lora",
-    "model_sources",
-    "predictor",
-    "price_tokens",
-    "scoring",
-    "trackers",
-    "training",
+# what each package may import of the library, beside itself
+GROUND = ("errors", "files", "hub", "launch", "params", "provenance", "stage", "tables")
+MAY_IMPORT = {
+    "ground": {"ground"},
+    "products": {"ground"},
+    "model": {"ground", "products"},
+    "prices": {"ground", "products", "model"},
+    "training": {"ground", "products", "model", "prices"},
+    "judging": {"ground", "products", "prices"},
+    "commands": {"ground", "products", "model", "prices", "training", "judging"},
 }
-MODULES = sorted(path.stem for path in (ROOT / "pricer").glob("*.py"))
+WITHOUT_TORCH = ("products", "judging")
+MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "pricer").rglob("*.py"))
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("[!_]*.py"))
 # what these change reaches a stage only as param values, which DVC tracks, or as files at a commit
-NOT_TRACKED = {"pricer/errors.py", "pricer/hub.py", "pricer/params.py"}
+NOT_TRACKED = {"pricer/errors.py", "pricer/hub.py", "pricer/params.py", "pricer/stage.py"}
 
 
 def load_yaml(name: str):
@@ -61,9 +59,11 @@ def library_files(path: Path) -> set[Path]:
     """Files of the library that `path` imports itself, and those beside the code that it names."""
     if path.suffix != ".py":
         return set()
-    names = {f"{name.split('.')[1]}.py" for name in imports(path) if name.startswith("pricer.")}
-    names |= set(re.findall(r'"(\w+\.(?:html\.jinja|json))"', path.read_text()))
-    return {file for name in names if (file := ROOT / "pricer" / name).is_file()}
+    modules = (name.replace(".", "/") for name in imports(path) if name.startswith("pricer."))
+    files = {ROOT / f"{module}.py" for module in modules}
+    beside = re.findall(r'"(\w+\.(?:html\.jinja|json))"', path.read_text())
+    files |= {path.parent / name for name in beside}
+    return {file for file in files if file.is_file()}
 
 
 def closure(path: Path) -> set[str]:
@@ -89,28 +89,21 @@ def stage_definitions() -> dict[str, dict]:
         }
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_only_model_code_imports_model_libraries(module):
-    names = {name.split(".")[0] for name in imports(ROOT / "pricer" / f"{module}.py")}
-    assert not names & HEAVY or module in MAY_IMPORT_HEAVY
+def package(path: str) -> str:
+    """The package that a file of the library belongs to; the modules beside them are the ground."""
+    parts = Path(path).relative_to("pricer").parts
+    return parts[0] if len(parts) > 1 else "ground"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_imports_go_one_way(module):
+    own = package(str(module))
+    assert own != "ground" or module.stem in (*GROUND, "__init__")
+    files = {str(file.relative_to(ROOT)) for file in library_files(ROOT / module)}
+    assert {package(file) for file in files} <= {own} | MAY_IMPORT[own]
+    names = {name.split(".")[0] for name in imports(ROOT / module)}
     assert "stages" not in names
-    assert not {"pricer.params"} & imports(ROOT / "pricer" / f"{module}.py") or module in (
-        "checkpoints",
-        "cli",
-        "doctor",
-        "inspection",
-        "launch",
-        "lora",
-        "model_card",
-        "predictor",
-        "presets",
-        "training",
-    )
-
-
-def test_training_and_prediction_do_not_know_each_other():
-    assert "pricer/predictor.py" not in closure(ROOT / "pricer/training.py")
-    assert "pricer/training.py" not in closure(ROOT / "pricer/predictor.py")
+    assert own not in WITHOUT_TORCH or not names & HEAVY
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -187,9 +180,9 @@ def test_the_readmes_defaults_are_the_committed_params():
         assert default in (str(value), str(value).lower()), key
 
 
-def test_the_readme_says_what_every_module_does():
-    named = set(re.findall(r"`pricer/(\w+)\.py`", (ROOT / "README.md").read_text()))
-    assert named == set(MODULES) - {"__init__"}
+def test_the_readme_says_what_every_package_is():
+    named = re.findall(r"^\| `pricer/(\w+)/` \|", (ROOT / "README.md").read_text(), re.M)
+    assert set(named) == set(MAY_IMPORT) - {"ground"}
 
 
 def test_params_page_names_every_knob():

@@ -6,9 +6,9 @@ import signal
 import pandas as pd
 import pytest
 
-from pricer.bulk import partial_file
-from pricer.cli import sketch
-from pricer.predictor import Predictor
+from pricer.commands.bulk import partial_file
+from pricer.commands.predict import sketch
+from pricer.prices.predictor import Predictor
 
 
 def test_the_command_and_the_predict_stage_say_the_same(reproduced, tmp_path):

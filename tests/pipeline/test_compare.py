@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from pricer.metrics import mae
+from pricer.judging.metrics import mae
 
 
 @pytest.fixture(scope="module")

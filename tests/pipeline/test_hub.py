@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pricer.catalog import generate_products
+from pricer.products.catalog import generate_products
 from tests.hub_server import folder_files, hub_server
 
 TOKEN = "hf_secretOfTheTests"

@@ -141,7 +141,7 @@ def test_every_file_of_code_changes_exactly_the_stages_that_import_it(reproduced
         ]
     }
     needed = {stage: closure(ROOT / "stages" / f"{script}.py") for stage, script in scripts.items()}
-    code = [*ROOT.glob("pricer/*.py"), *ROOT.glob("stages/*.py")]
+    code = [*ROOT.glob("pricer/**/*.py"), *ROOT.glob("stages/*.py")]
     assert len(code) > 40
     for path in code:
         name = str(path.relative_to(ROOT))

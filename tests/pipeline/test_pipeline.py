@@ -13,7 +13,7 @@ from peft import PeftModel
 from ruamel.yaml import YAML
 from transformers import AutoModelForCausalLM
 
-from pricer.report import CHARTS
+from pricer.judging.report import CHARTS
 from tests.conftest import PIPELINE, ROOT
 from tests.hub_server import folder_files, hub_server
 from tests.pipeline.test_hub import item_files
@@ -46,7 +46,7 @@ def test_everything_is_there(reproduced):
     told = {
         dep["path"]: dep["md5"]
         for dep in lock["stages"]["evaluate"]["deps"]
-        if dep["path"].startswith("data/") or re.match(r"pricer/\w+\.py$", dep["path"])
+        if re.match(r"data/|pricer/.*\.py$", dep["path"])
     }
     hash_cells = r"<code>([\w/.]+)</code></td><td><code>([0-9a-f]{32}(?:\.dir)?)<"
     assert dict(re.findall(hash_cells, page)) == told

@@ -1,0 +1,59 @@
+"""`pricer compare`: is B better than A, product by product."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def compare(
+    a: Annotated[str, typer.Argument(help="what B is compared with")],
+    b: Annotated[str, typer.Argument()] = "workspace",
+    output_format: Annotated[
+        Literal["text", "markdown", "json"], typer.Option("--format", help="of what is printed")
+    ] = "text",
+    fail_if_worse: Annotated[
+        float | None,
+        typer.Option(min=0, help="exit with 2 if B's MAE is more than this share above A's"),
+    ] = None,
+) -> None:
+    """Say whether B is better than A on the products that both have judged.
+
+    A and B are git revisions or names of DVC experiments (their tuned model), `workspace`, a
+    predictor of the workspace (`base`, `tuned`, `ridge`, ...), or files of predictions.
+    """
+    # DVC, pandas and the rest take a second to import: only a command that compares waits for it
+    from pricer.commands.runs import read_predictions
+    from pricer.judging.comparison import compare as compare_tables
+    from pricer.judging.comparison import comparison_text, worsening
+    from pricer.params import read_params
+
+    settings = read_params().evaluate
+    (table_a, _), (table_b, items) = (
+        read_predictions(
+            name,
+            predictions_dir=Path("data/predictions"),
+            items_file=Path("data/items/test.parquet"),
+        )
+        for name in (a, b)
+    )
+    result = compare_tables(
+        table_a, table_b, items, resamples=settings.bootstrap_resamples, seed=settings.seed
+    )
+    if output_format == "json":
+        print(json.dumps({"a_is": a, "b_is": b} | result, ensure_ascii=False, indent=2))
+    else:
+        print(comparison_text(result, a, b, markdown=output_format == "markdown"), end="")
+    if fail_if_worse is not None:
+        share = worsening(result)
+        if share > fail_if_worse:
+            above = f"{share:.1%} above A's" if share < math.inf else "above A's, which is 0"
+            print(
+                f"pricer: B's mean absolute error is {above}, "
+                f"more than the {fail_if_worse:.1%} allowed",
+                file=sys.stderr,
+            )
+            sys.exit(2)

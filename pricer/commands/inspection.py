@@ -1,0 +1,242 @@
+"""What an adapter adds to a model and what training it takes, from configurations alone."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from peft import PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from pricer.commands.memory import GIB, Shape, training_bytes
+from pricer.errors import BaseModelError
+from pricer.model.base import choose_device, choose_dtype, load_base_model
+from pricer.model.lora import lora_config
+from pricer.params import Lora, Model, Params, Quantization
+from pricer.tables import table
+
+SMALL = 1e9  # bytes of weights that are loaded in seconds
+
+
+@dataclass(frozen=True)
+class Modules:
+    """Layers of one name and shape, one in each decoder layer.
+
+    Attributes:
+        name: with * for the number of the decoder layer.
+        inputs: width of what goes in.
+        outputs: width of what comes out.
+        count: how many they are.
+        trainable: parameters that the adapter adds to each.
+    """
+
+    name: str
+    inputs: int
+    outputs: int
+    count: int
+    trainable: int
+
+
+def find_config(model: Model, base_model_dir: Path) -> tuple[dict[str, Any], str]:
+    """Return the configuration of the base model that the params name, and where it is from.
+
+    Args:
+        model: the params.
+        base_model_dir: what `fetch@model` writes: used if it is of this model.
+
+    Raises:
+        BaseModelError: it is nowhere on this machine.
+    """
+    name = {"pypi": model.pypi.package, "path": model.path, "hub": model.hub.id}[model.source]
+    identity = model.pypi.sha256 if model.source == "pypi" else str(name)
+    fetched = base_model_dir / "origin.json"
+    if fetched.is_file() and identity in fetched.read_text(encoding="utf-8"):
+        return _read_config(base_model_dir / "config.json")
+    if model.source == "path":
+        return _read_config(Path(str(name)) / "config.json")
+    if model.source == "hub":
+        cached = try_to_load_from_cache(model.hub.id, "config.json", revision=model.hub.revision)
+        if isinstance(cached, str):
+            return _read_config(Path(cached))
+    known = json.loads((Path(__file__).parent / "known_models.json").read_text(encoding="utf-8"))
+    for entry in known:
+        if name in entry["names"]:
+            return entry["config"], f"the published architecture of {entry['names'][0]}"
+    raise BaseModelError(f"no configuration of {name} on this machine: run `dvc repro fetch` first")
+
+
+def _read_config(file: Path) -> tuple[dict[str, Any], str]:
+    try:
+        return json.loads(file.read_text(encoding="utf-8")), str(file)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"{file}: no readable configuration ({error})") from None
+
+
+def adapted_model(config: dict[str, Any], lora: Lora) -> PeftModel:
+    """Return a model without weights, with an adapter as training makes it.
+
+    Raises:
+        BaseModelError: the library does not know such a model.
+        ParamsError: the model has no layers as `lora.target_modules` names them.
+    """
+    values = {key: value for key, value in config.items() if key != "quantization_config"}
+    try:
+        parsed = AutoConfig.for_model(values.pop("model_type"), **values)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(parsed)
+    except (KeyError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise BaseModelError(f"not a configuration of a causal language model: {line}") from None
+    return get_peft_model(model, lora_config(model, lora), low_cpu_mem_usage=True)
+
+
+def module_table(model: PeftModel) -> list[Modules]:
+    """Return the linear layers of a model, those of the same name and shape as one."""
+    found: dict[tuple[str, int, int, int], int] = {}
+    for name, layer, base in _linear_layers(model):
+        trainable = sum(p.numel() for p in layer.parameters() if p.requires_grad)
+        key = (re.sub(r"\.\d+\.", ".*.", name), base.in_features, base.out_features, trainable)
+        found[key] = found.get(key, 0) + 1
+    return [
+        Modules(name, inputs, outputs, count, trainable)
+        for (name, inputs, outputs, trainable), count in found.items()
+    ]
+
+
+def model_shape(model: PeftModel) -> Shape:
+    """Return what the memory of a model with an adapter follows from."""
+    config = model.config.get_text_config()
+    quantized = [
+        base for _, _, base in _linear_layers(model) if base is not model.get_output_embeddings()
+    ]
+    sizes = [base.in_features * base.out_features for base in quantized]
+    adapted = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    trainable, total = model.get_nb_trainable_parameters()
+    heads = config.num_attention_heads
+    return Shape(
+        linear=sum(sizes),
+        linear_rows=sum(base.out_features for base in quantized),
+        linear_layers=len(quantized),
+        largest_linear=max(sizes),
+        other=total - trainable - sum(sizes),
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        heads=heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        vocabulary=config.vocab_size,
+        adapter=trainable,
+        adapted_widths=sum(layer.in_features + layer.r["default"] for layer in adapted),
+    )
+
+
+def estimate(shape: Shape, params: Params) -> dict[str, int]:
+    """Return the bytes of training by part, on the device that the params lead to."""
+    device = choose_device(params.quantization.device)
+    dtype = choose_dtype(params.quantization.dtype, device)
+    return training_bytes(
+        shape,
+        bits=params.quantization.bits,
+        double_quant=params.quantization.bnb_4bit_use_double_quant,
+        dtype=str(dtype).removeprefix("torch."),
+        optim=params.train.optim,
+        batch=params.train.per_device_train_batch_size,
+        length=params.prompts.max_length,
+        dropout=params.lora.lora_dropout > 0,
+        checkpointing=params.train.activation_checkpointing,
+        fused=device.type == "cuda",
+    )
+
+
+def measured_weights(base_model_dir: Path, quantization: Quantization) -> int:
+    """Load the base model as the stages do, and return the bytes of its weights.
+
+    Raises:
+        BaseModelError: it cannot be loaded.
+    """
+    device = choose_device(quantization.device)
+    model = load_base_model(
+        base_model_dir,
+        device=device,
+        dtype=choose_dtype(quantization.dtype, device),
+        **quantization.model_dump(exclude={"device", "dtype"}),
+    )
+    return int(model.get_memory_footprint(return_buffers=False))
+
+
+def inspection_text(params: Params, base_model_dir: Path, measure: bool) -> str:
+    """Return what `pricer inspect` prints.
+
+    Args:
+        params: of the workspace or a preset.
+        base_model_dir: what `fetch@model` writes.
+        measure: load the weights that are there, however large; small ones are loaded anyway.
+
+    Raises:
+        PricerError: there is no configuration, or it does not go with the params or this machine.
+    """
+    config, source = find_config(params.model, base_model_dir)
+    model = adapted_model(config, params.lora)
+    shape = model_shape(model)
+    modules = module_table(model)
+    lines = [
+        f"{shape.linear + shape.other:,} parameters (configuration: {source})",
+        "",
+        table(
+            ["layer", "in", "out", "layers", "LoRA parameters each", "in all"],
+            [
+                [
+                    row.name,
+                    str(row.inputs),
+                    str(row.outputs),
+                    str(row.count),
+                    f"{row.trainable:,}" if row.trainable else "-",
+                    f"{row.count * row.trainable:,}" if row.trainable else "-",
+                ]
+                for row in modules
+            ],
+            markdown=False,
+        ),
+        "",
+        f"trainable parameters: {shape.adapter:,}",
+        f"adapter: {4 * shape.adapter / 1e6:,.1f} MB",
+        "",
+    ]
+    parts = estimate(shape, params)
+    parts["together"] = sum(parts.values())
+    device = choose_device(params.quantization.device)
+    lines += [
+        f"memory to train on {device}, estimated: batches of "
+        f"{params.train.per_device_train_batch_size} x {params.prompts.max_length} tokens, "
+        f"activation checkpointing {'on' if params.train.activation_checkpointing else 'off'}",
+        "",
+        table(
+            ["part", "GiB"],
+            [[part, f"{size / GIB:.2f}"] for part, size in parts.items()],
+            markdown=False,
+        ),
+    ]
+    fetched = source == str(base_model_dir / "config.json")
+    size = sum(file.stat().st_size for file in base_model_dir.glob("*.safetensors"))
+    if fetched and (measure or 0 < size < SMALL):
+        measured = measured_weights(base_model_dir, params.quantization)
+        lines += ["", f"base weights, measured: {measured / GIB:.2f} GiB ({measured:,} bytes)"]
+    elif measure:
+        raise BaseModelError(f"{base_model_dir} has no such model: run `dvc repro fetch` first")
+    return "\n".join(lines)
+
+
+def _linear_layers(model: PeftModel) -> Iterator[tuple[str, torch.nn.Module, torch.nn.Linear]]:
+    """Yield the name, the layer with its adapter, if it has one, and the layer without."""
+    wrapped = ("base_layer", "lora_")
+    for name, module in model.get_base_model().named_modules():
+        if any(part in name for part in wrapped):
+            continue
+        base = module.get_base_layer() if isinstance(module, LoraLayer) else module
+        if isinstance(base, torch.nn.Linear):
+            yield name, module, base

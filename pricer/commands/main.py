@@ -1,0 +1,50 @@
+"""The `pricer` command: which subcommands there are, and how each ends."""
+
+import os
+import sys
+
+import typer
+
+from pricer.commands.compare import compare
+from pricer.commands.doctor import doctor
+from pricer.commands.inspect import inspect
+from pricer.commands.predict import predict
+from pricer.commands.preset import preset
+from pricer.commands.publish import publish
+from pricer.commands.sweep import show
+from pricer.errors import explain
+from pricer.stage import load_environment
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+sweep = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def pricer() -> None:
+    """Teach a language model what things cost."""
+
+
+for command in (predict, compare, inspect, doctor, preset, publish):
+    app.command()(command)
+sweep.command()(show)
+app.add_typer(sweep, name="sweep", help="Experiments side by side.")
+
+
+def main() -> None:
+    """Run the command; an error a user can cause ends in one line, exit code 1."""
+    try:
+        load_environment()
+        app(standalone_mode=False)
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            raise
+        line = "interrupted" if isinstance(error, typer.Abort) else explain(error)
+        message = getattr(error, "format_message", None)  # a wrong option, told by Click
+        if line is None and message:
+            line = message()
+        if line == "":  # no command: its help was the answer
+            sys.exit(1)
+        if line is None or os.environ.get("PRICER_DEBUG"):
+            raise
+        print(f"pricer: {line}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,71 @@
+"""`pricer publish`: prompts and adapter of the last run to the Hugging Face Hub."""
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pricer.errors import PricerError
+
+
+def publish(
+    adapter: Annotated[str | None, typer.Option(help="OWNER/NAME of the model")] = None,
+    prompts: Annotated[str | None, typer.Option(help="OWNER/NAME of the data set")] = None,
+    public: Annotated[bool, typer.Option("--public", help="for all to see; else private")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be sent")] = False,
+) -> None:
+    """Send the adapter, the prompts or both of the last run to the Hugging Face Hub."""
+    if not adapter and not prompts:
+        raise PricerError("name a repository with --adapter or --prompts (OWNER/NAME)")
+    # DVC, pandas and the Hub's client take a second to import: only this command waits for them
+    from pricer.commands.publications import adapter_publication, prompts_publication, run_tag
+    from pricer.commands.publications import publish as send
+    from pricer.commands.runs import stages_to_run
+    from pricer.params import REPOSITORY, flat_params, read_params
+
+    for repo in filter(None, (adapter, prompts)):
+        if not re.fullmatch(REPOSITORY, repo):
+            raise PricerError(f"{repo} is no name of a repository, must be OWNER/NAME")
+    params = flat_params(dict(read_params()))
+    # a card must not tell the scores or the data of another run
+    if stale := stages_to_run("evaluate" if adapter else "prompts"):
+        raise PricerError(f"{', '.join(stale)} would run anew: `dvc repro` first, then publish")
+    data, metrics, tag = Path("data"), Path("metrics"), run_tag(Path("dvc.lock"))
+    with tempfile.TemporaryDirectory() as temporary:
+        publications = []
+        if prompts:
+            folder = Path(temporary) / "prompts"
+            folder.mkdir()
+            publications.append(
+                prompts_publication(
+                    prompts,
+                    folder,
+                    prompts_dir=data / "prompts",
+                    items_metrics=metrics / "items.json",
+                    prompts_metrics=metrics / "prompts.json",
+                    origin_file=data / "base_model/origin.json",
+                    params=params,
+                    tag=tag,
+                )
+            )
+        if adapter:
+            folder = Path(temporary) / "adapter"
+            folder.mkdir()
+            publications.append(
+                adapter_publication(
+                    adapter,
+                    folder,
+                    adapter_dir=data / "adapter",
+                    items_metrics=metrics / "items.json",
+                    scores_file=metrics / "evaluate.json",
+                    params=params,
+                    tag=tag,
+                )
+            )
+        for publication in publications:
+            if dry_run:
+                print(publication.describe(public=public))
+            else:
+                print(f"{send(publication, public=public)} (tag {tag})")

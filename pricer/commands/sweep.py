@@ -1,0 +1,41 @@
+"""`pricer sweep show`: experiments side by side."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pricer.errors import ItemsError
+
+
+def show(
+    revision: Annotated[str, typer.Argument(help="commit that the experiments began at")] = "HEAD",
+    output_format: Annotated[
+        Literal["text", "markdown", "json"], typer.Option("--format", help="of what is printed")
+    ] = "text",
+    chart: Annotated[Path | None, typer.Option(help="PNG file to draw")] = None,
+) -> None:
+    """Rank a commit and its experiments by the tuned model's error, paired with the best one's."""
+    # DVC, pandas and the rest take a second to import: only a command that compares waits for it
+    from pricer.commands.sweeps import label, list_experiments, read_tuned, sweep, sweep_text
+    from pricer.params import flat_params, read_params
+
+    if chart and chart.suffix.lower() != ".png":
+        raise ItemsError(f"--chart {chart} must end in .png")
+    params = read_params()
+    finished, unfinished = list_experiments(revision, list(flat_params(dict(params))))
+    rows = sweep(
+        finished,
+        read_tuned(Path("data/predictions/tuned.parquet"), list(finished)),
+        resamples=params.evaluate.bootstrap_resamples,
+        seed=params.evaluate.seed,
+    )
+    if output_format == "json":
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
+    else:
+        print(sweep_text(rows, unfinished, markdown=output_format == "markdown"), end="")
+    if chart:
+        from pricer.judging.charts import intervals
+
+        intervals(chart, {label(row): row for row in rows}, f"Experiments of {revision}")

@@ -1,0 +1,93 @@
+"""The README that travels with an adapter: what it is, what made it, how to use it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pricer.params import Params, flat_params
+from pricer.products.prompts import PREFIX, QUESTION
+from pricer.provenance import file_sha256
+
+SECTIONS = ("quantization", "lora", "train")
+
+
+def base_model_name(base_model_dir: Path) -> str:
+    """Return what an adapter calls its base model: its name on the Hub, else its folder."""
+    hub = _origin(base_model_dir).get("hub")
+    return str(hub["repo"] if hub else base_model_dir)
+
+
+def _origin(base_model_dir: Path) -> dict[str, Any]:
+    origin = base_model_dir / "origin.json"
+    if not origin.is_file():
+        return {"base_model": base_model_dir.name}
+    return dict(json.loads(origin.read_text(encoding="utf-8")))
+
+
+def adapter_card(params: Params, base_model_dir: Path, prompts_dir: Path) -> str:
+    """Return the model card of an adapter in Markdown, the same for the same inputs.
+
+    The licence of a base model on the Hub is the adapter's too: it is made from it.
+    """
+    origin = _origin(base_model_dir)
+    hub = origin.get("hub")
+    facts = {"base_model": hub["repo"], "base_model_relation": "adapter"} if hub else {}
+    facts |= hub["license"] if hub else {}
+    rows = [
+        f"| `{key}` | `{value}` |"
+        for key, value in flat_params({name: getattr(params, name) for name in SECTIONS}).items()
+    ]
+    hashes = [
+        f"| `{split}.parquet` | `{file_sha256(prompts_dir / f'{split}.parquet')}` |"
+        for split in ("train", "validation")
+    ]
+    named = f'"{hub["repo"]}", revision="{hub["commit"]}"' if hub else '"BASE_MODEL_FOLDER"'
+    return "\n".join(
+        [
+            "---",
+            *(f"{key}: {json.dumps(value)}" for key, value in facts.items()),
+            "library_name: peft",
+            "pipeline_tag: text-generation",
+            "tags: [lora, qlora, price-prediction]",
+            "---",
+            "",
+            "# Price adapter",
+            "",
+            "A LoRA adapter that makes a language model continue a product description with its "
+            "price in US dollars, trained by `pricer`.",
+            "",
+            f"- Base model: {origin['base_model']}",
+            *(["- Built with Llama"] if "llama" in facts.get("license", "") else []),
+            "- Format: PEFT",
+            "",
+            "## Use",
+            "",
+            "```python",
+            "from peft import PeftModel",
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            f"base_model = AutoModelForCausalLM.from_pretrained({named})",
+            f"tokenizer = AutoTokenizer.from_pretrained({named})",
+            'model = PeftModel.from_pretrained(base_model, "THIS_ADAPTER")',
+            "```",
+            "",
+            f"A prompt is `{QUESTION}`, an empty line, the description, an empty line and "
+            f"`{PREFIX}`; the price comes next. `pricer` reads whole price distributions from it: "
+            '`Predictor("BASE_MODEL_FOLDER", "THIS_ADAPTER")`.',
+            "",
+            "It is meant for estimates of what a new consumer product costs, from a text about "
+            "it. It knows neither the date nor the market, repeats what its training data paid, "
+            "and is no appraisal: do not decide about people or large sums with it.",
+            "",
+            "## Training",
+            "",
+            "| param | value |",
+            "|---|---|",
+            *rows,
+            "",
+            "| prompts | SHA-256 |",
+            "|---|---|",
+            *hashes,
+            "",
+        ]
+    )

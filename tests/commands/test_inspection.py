@@ -1,0 +1,123 @@
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM
+
+from pricer.commands.inspection import (
+    adapted_model,
+    find_config,
+    inspection_text,
+    model_shape,
+    module_table,
+)
+from pricer.errors import BaseModelError
+from pricer.model.lora import lora_config
+from pricer.params import HubModel, read_params
+from tests.conftest import ROOT
+
+PARAMS = read_params(ROOT / "params.yaml")
+NOWHERE = Path("no/such/folder")
+
+
+def hub(name: str):
+    values = {"source": "hub", "hub": HubModel(id=name, revision="main")}
+    return PARAMS.model.model_copy(update=values)
+
+
+def from_path(folder: Path):
+    return PARAMS.model.model_copy(update={"source": "path", "path": str(folder)})
+
+
+@pytest.mark.parametrize(
+    ("preset", "trainable", "megabytes"),
+    [("lite", "18,350,080", "73.4"), ("full", "389,021,696", "1,556.1")],
+)
+def test_presets_have_the_published_sizes(preset, trainable, megabytes):
+    code = "from pricer.commands.main import main; main()"
+    command = [sys.executable, "-c", code, "inspect", "--preset", preset]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"trainable parameters: {trainable}\nadapter: {megabytes} MB\n" in done.stdout
+    assert "the published architecture of meta-llama/Llama-3.2-3B" in done.stdout
+    assert re.search(r"\ntogether +\d+\.\d\d\n", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("meta-llama/Llama-3.2-1B", 1_235_814_400),
+        ("meta-llama/Llama-3.2-3B", 3_212_749_824),
+        ("HuggingFaceTB/SmolLM2-135M", 134_515_008),
+    ],
+)
+def test_known_models_have_the_published_number_of_parameters(name, parameters):
+    shape = model_shape(adapted_model(find_config(hub(name), NOWHERE)[0], PARAMS.lora))
+    assert shape.linear + shape.other == parameters
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"target_modules": "attention"},
+        {"target_modules": ["down_proj"], "use_dora": True},
+        {"init_lora_weights": "olora", "r": 48},
+        {"use_dora": True},
+    ],
+)
+def test_the_table_adds_up_to_what_training_makes(base_model_dir, lora):
+    lora = PARAMS.lora.model_copy(update=lora)
+    config, source = find_config(from_path(base_model_dir), NOWHERE)
+    assert source == str(base_model_dir / "config.json")
+    inspected = adapted_model(config, lora)
+    assert all(parameter.is_meta for parameter in inspected.parameters())
+    real = AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=torch.float32)
+    base = real.num_parameters()
+    real = get_peft_model(real, lora_config(real, lora))
+    trainable = sum(p.numel() for p in real.parameters() if p.requires_grad)
+    rows = module_table(inspected)
+    assert sum(row.count * row.trainable for row in rows) == trainable
+    assert {row.count for row in rows if row.name != "lm_head"} == {2}
+    shape = model_shape(inspected)
+    assert (shape.adapter, shape.linear + shape.other) == (trainable, base)
+
+
+def test_what_was_fetched_counts_if_it_is_the_model_of_the_params(base_model_dir, tmp_path):
+    folder = tmp_path / "base_model"
+    shutil.copytree(base_model_dir, folder)
+    origin = {"base_model": f"x of y on PyPI, SHA-256 {PARAMS.model.pypi.sha256}"}
+    (folder / "origin.json").write_text(json.dumps(origin))
+    config, source = find_config(PARAMS.model, folder)
+    assert config["hidden_size"] == 64 and source == str(folder / "config.json")
+    config, source = find_config(hub("meta-llama/Llama-3.2-1B"), folder)
+    assert config["hidden_size"] == 2048 and "published" in source
+
+
+def test_weights_that_are_there_are_measured(base_model_dir, tmp_path):
+    folder = tmp_path / "base_model"
+    shutil.copytree(base_model_dir, folder)
+    (folder / "origin.json").write_text(json.dumps({"base_model": f"folder {base_model_dir}"}))
+    params = PARAMS.model_copy(update={"model": from_path(base_model_dir)})
+    text = inspection_text(params, folder, measure=False)
+    measured = int(re.search(r"measured: .*\(([\d,]+) bytes\)", text)[1].replace(",", ""))
+    config, _ = find_config(params.model, folder)
+    shape = model_shape(adapted_model(config, params.lora))
+    assert measured == shape.linear // 2 + 2 * shape.other
+    with pytest.raises(BaseModelError, match="has no such model: run `dvc repro fetch`"):
+        inspection_text(params, tmp_path / "none", measure=True)
+
+
+def test_a_model_that_nothing_is_known_of_is_told(tmp_path):
+    with pytest.raises(BaseModelError, match="no configuration of some/model on this machine"):
+        find_config(hub("some/model"), NOWHERE)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(BaseModelError, match="no readable configuration"):
+        find_config(from_path(tmp_path), NOWHERE)
+    with pytest.raises(BaseModelError, match="not a configuration of a causal language model"):
+        adapted_model({"model_type": "nonsense"}, PARAMS.lora)

@@ -1,0 +1,191 @@
+"""`pricer preset`: whole sets of knobs in place of the present ones, comments kept."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from pricer.commands.presets import difference, preset_names, with_preset
+from pricer.params import read_params
+from tests.conftest import ROOT
+
+DEMO = (ROOT / "presets/demo.yaml").read_text()
+LITE = (ROOT / "presets/lite.yaml").read_text()
+
+
+def values(text: str):
+    return YAML(typ="safe", pure=True).load(text)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    return tmp_path
+
+
+def pricer(project: Path, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from pricer.commands.main import main; main()", *arguments],
+        cwd=project,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        **options,
+    )
+
+
+def test_the_committed_params_are_the_demo_preset():
+    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "presets/demo.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["demo", "lite", "full"])
+def test_every_preset_holds_every_knob_and_all_are_allowed(name):
+    assert name in preset_names(ROOT / "presets")
+    read_params(ROOT / f"presets/{name}.yaml")
+
+
+def test_the_reference_recipes_runs():
+    """What its authors published, knob by knob."""
+    lite, full = (read_params(ROOT / f"presets/{name}.yaml") for name in ("lite", "full"))
+    for run in (lite, full):
+        assert (run.items.source, run.model.source) == ("hub", "hub")
+        assert run.model.hub.id == "meta-llama/Llama-3.2-3B"
+        assert (run.prompts.cutoff, run.prompts.max_length) == (110, 128)
+        assert run.lora.lora_alpha == 2 * run.lora.r and run.lora.lora_dropout == 0.1
+        train = run.train
+        assert train.learning_rate == 1e-4 and train.warmup_steps == 0.01
+        assert train.gradient_accumulation_steps == 1 and train.max_grad_norm == 0.3
+        assert train.optim == "paged_adamw_32bit" and train.weight_decay == 0.001
+        assert train.save_steps == train.eval_steps and train.save_total_limit == 10
+        assert train.report_to == ["wandb"] and train.seed == 42
+    assert lite.items.hub.dataset == "ed-donner/items_lite"
+    assert full.items.hub.dataset == "ed-donner/items_full"
+    assert (lite.lora.r, lite.lora.target_modules) == (32, "attention")
+    assert (full.lora.r, full.lora.target_modules) == (256, "all-linear")
+    shapes = ("num_train_epochs", "per_device_train_batch_size", "validation_size")
+    shapes += ("logging_steps", "eval_steps")
+    assert [getattr(lite.train, key) for key in shapes] == [1, 32, 500, 5, 100]
+    assert [getattr(full.train, key) for key in shapes] == [3, 256, 1000, 10, 200]
+
+
+def test_values_change_and_comments_stay():
+    lite = with_preset(DEMO, LITE)
+    assert values(lite) == values(LITE)
+    comments = [line.split("#", 1)[1].strip() for line in DEMO.splitlines() if "#" in line]
+    assert len(comments) > 20 and all(comment in lite for comment in comments)
+    changed = [
+        line for line in difference(DEMO, lite, "params.yaml").splitlines() if line[0] in "+-"
+    ]
+    assert "-  cutoff: 96                 # tokens of the summary that are kept" in changed
+    assert "+  cutoff: 110                # tokens of the summary that are kept" in changed
+    assert not [line for line in changed if "bootstrap_resamples" in line]
+
+
+@pytest.mark.parametrize("name", ["lite", "full"])
+def test_there_and_back_again_gives_the_same_bytes(name):
+    there = with_preset(DEMO, (ROOT / f"presets/{name}.yaml").read_text())
+    assert there != DEMO and with_preset(there, DEMO) == DEMO
+
+
+def test_older_params_get_the_knobs_they_lack_and_lose_what_is_gone():
+    older = DEMO.replace("  max_grad_norm: 0.3\n", "").replace("lora:\n", "lora:\n  gone: 1\n")
+    assert values(with_preset(older, LITE)) == values(LITE)
+    assert values(with_preset("", LITE)) == values(LITE)
+
+
+def test_where_nobody_can_be_asked_the_diff_is_all_there_is(project):
+    before = (project / "params.yaml").read_text()
+    failed = pricer(project, "preset", "lite", stdin=subprocess.DEVNULL)
+    assert failed.returncode == 1 and "+  r: 32\n" in failed.stdout
+    assert failed.stderr == "pricer: nothing written: add --yes to write this to params.yaml\n"
+    assert (project / "params.yaml").read_text() == before
+
+
+def test_yes_writes_what_the_diff_shows(project):
+    done = pricer(project, "preset", "lite", "--yes")
+    assert "+  r: 32\n" in done.stdout and done.returncode == 0, done.stderr
+    assert read_params(project / "params.yaml") == read_params(project / "presets/lite.yaml")
+    again = pricer(project, "preset", "lite")
+    assert (again.stdout, again.stderr) == ("", "params.yaml is preset lite already\n")
+    pricer(project, "preset", "demo", "--yes")
+    assert (project / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_on_a_terminal_it_asks(project, answer):
+    import pty
+
+    ours, theirs = pty.openpty()
+    os.write(ours, f"{answer}\n".encode())
+    done = pricer(project, "preset", "lite", stdin=theirs)
+    os.close(ours)
+    os.close(theirs)
+    assert "Write this to params.yaml?" in done.stderr and "+  r: 32\n" in done.stdout
+    assert (read_params(project / "params.yaml").lora.r == 32) == (answer == "y")
+    assert (done.returncode, "nothing written" in done.stderr) == ((0, False), (1, True))[
+        answer == "n"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "params", "says"),
+    [
+        (["nowhere"], DEMO, "there is no preset 'nowhere' (known: demo, full, lite)"),
+        ([], DEMO, "give either the name of a preset or --check"),
+        (["lite"], "lora: [1\n", "params.yaml is not valid YAML (line 2): mend it, or `git"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(project, arguments, params, says):
+    (project / "params.yaml").write_text(params)
+    failed = pricer(project, "preset", *arguments)
+    assert failed.returncode == 1 and len(failed.stderr.splitlines()) == 1
+    assert says in failed.stderr and (project / "params.yaml").read_text() == params
+
+
+def test_check_names_what_a_preset_lacks(project):
+    done = pricer(project, "preset", "--check")
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 3, done.stderr
+    file = project / "presets/full.yaml"
+    file.write_text(file.read_text().replace("  cutoff: 110\n", "").replace("  r: 256", "  r: 0"))
+    failed = pricer(project, "preset", "--check")
+    assert failed.returncode == 1 and len(failed.stderr.splitlines()) == 1
+    assert "presets/full.yaml: 2 problems: prompts.cutoff is missing; lora.r must" in failed.stderr
+    refused = pricer(project, "preset", "full", "--yes")
+    assert refused.returncode == 1
+    assert (project / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+def test_a_folder_without_presets_is_no_success(tmp_path):
+    done = pricer(tmp_path, "preset", "--check")
+    assert done.returncode == 1 and "none in presets: run from the project's root" in done.stderr
+
+
+def test_params_that_are_no_text_are_told(tmp_path):
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    (tmp_path / "params.yaml").write_bytes(b"items: caf\xe9\n")
+    done = pricer(tmp_path, "preset", "lite", "--yes")
+    assert done.returncode == 1
+    assert done.stderr == "pricer: params.yaml is not UTF-8 text (byte 10)\n"
+    assert (tmp_path / "params.yaml").read_bytes() == b"items: caf\xe9\n"
+
+
+def test_an_env_file_that_is_no_text_is_told(tmp_path):
+    (tmp_path / ".env").write_bytes(b"HF_TOKEN=caf\xe9\n")
+    done = pricer(tmp_path, "preset", "--check")
+    assert done.returncode == 1 and ".env is not UTF-8 text (byte 12)" in done.stderr
+    assert "Traceback" not in done.stderr
+    stage = [sys.executable, "-m", "stages.train"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(stage, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and ".env is not" in done.stderr
+
+
+def test_no_command_shows_the_help(tmp_path):
+    done = pricer(tmp_path)
+    assert done.returncode == 1 and "Usage" in done.stdout + done.stderr
+    assert "pricer: \n" not in done.stderr

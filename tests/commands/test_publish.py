@@ -1,0 +1,189 @@
+"""Publishing as real processes, through the Hub's own client, to a Hub on loopback."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pricer.params import read_params
+from pricer.training.card import adapter_card
+from tests.conftest import ROOT
+from tests.hub_server import Fault, Hub, hub_server
+
+TOKEN = "hf_secretOfTheTests"
+SEND = """
+import sys
+from pathlib import Path
+from pricer.errors import run_stage
+from pricer.params import flat_params, read_params
+from pricer.commands.publications import adapter_publication, prompts_publication, publish
+
+def main():
+    for name in ("prompts", "adapter"):
+        Path("sent", name).mkdir(parents=True, exist_ok=True)
+    metrics = Path("metrics")
+    run = {"items_metrics": metrics / "items.json", "tag": "run-1"}
+    prompts = prompts_publication("tests/mugs", Path("sent/prompts"), prompts_dir=Path("prompts"),
+        prompts_metrics=metrics / "prompts.json", origin_file=Path("base_model/origin.json"),
+        params=flat_params(dict(read_params())), **run)
+    adapter = adapter_publication("tests/adapter", Path("sent/adapter"),
+        adapter_dir=Path("adapter"), scores_file=metrics / "evaluate.json",
+        params=flat_params(dict(read_params())), **run)
+    for publication in (prompts, adapter):
+        if "dry" in options:
+            print(publication.describe(public="public" in options))
+        else:
+            print(publish(publication, public="public" in options))
+
+options, sys.argv[1:] = sys.argv[1:], []
+run_stage("publish", main)
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """What a run left, as far as it is published."""
+    hub = {
+        "repo": "meta-llama/Llama-3.2-3B",
+        "commit": "c" * 40,
+        "license": {"license": "llama3.2"},
+    }
+    origin = {"base_model": "meta-llama/Llama-3.2-3B at commit ccc", "hub": hub}
+    items = {"dataset": "shop/mugs", "commit": "d" * 40}
+    tokens = {"n": 6, "truncated": 1, "example_tokens_max": 99}
+    scores = {"n": 2, "mae": 50.06, "mae_ci_low": 43.3, "mae_ci_high": 57.3, "coverage_80": 0.82}
+    for name, content in (
+        ("base_model/origin.json", origin),
+        ("metrics/items.json", items),
+        ("metrics/prompts.json", tokens),
+        ("metrics/evaluate.json", scores),
+        ("adapter/adapter_config.json", {"r": 4}),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(content))
+    (tmp_path / "prompts").mkdir()
+    for split in ("train", "validation", "test"):
+        rows = {"id": [1, 2], "prompt": [f"{split} a", "b"], "completion": ["1.00", "2.00"]}
+        pd.DataFrame(rows).to_parquet(tmp_path / f"prompts/{split}.parquet")
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "adapter/adapter_model.safetensors").write_bytes(b"weights")
+    card = adapter_card(read_params(), tmp_path / "base_model", tmp_path / "prompts")
+    (tmp_path / "adapter/README.md").write_text(card)
+    (tmp_path / "send.py").write_text(SEND)
+    return tmp_path
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with hub_server() as hub:
+        hub.tokens[TOKEN] = {"write"}
+        yield hub
+
+
+def send(run: Path, hub: Hub, *options: str, token: str | None = TOKEN, ok: bool = True) -> str:
+    done = subprocess.run(
+        [sys.executable, "send.py", *options],
+        cwd=run,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | hub.environment(run / "home", token),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode == 0) == ok, done.stderr
+    assert "Traceback" not in done.stderr and TOKEN not in done.stdout + done.stderr
+    return done.stdout if ok else done.stderr
+
+
+def test_prompts_and_adapter_arrive_private_and_tagged(run, hub):
+    send(run, hub)
+    data, model = hub.repos["dataset", "tests/mugs"], hub.repos["model", "tests/adapter"]
+    assert data.private and model.private
+    files = data.commits[data.tags["run-1"]]
+    for split in ("train", "val", "test"):
+        table = pd.read_parquet(io.BytesIO(files[f"data/{split}-00000-of-00001.parquet"]))
+        assert list(table) == ["prompt", "completion"] and len(table) == 2
+    card = files["README.md"].decode()
+    assert re.search(r"^\| `val` +\| +2 \|$", card, re.MULTILINE)
+    assert "`shop/mugs` at commit `dddd" in card and "Cutoff: 96 tokens" in card
+    files = model.commits[model.tags["run-1"]]
+    assert files["adapter_model.safetensors"] == b"weights"
+    card = files["README.md"].decode()
+    assert 'base_model: "meta-llama/Llama-3.2-3B"\n' in card and 'license: "llama3.2"\n' in card
+    assert "Built with Llama" in card and f'revision="{"c" * 40}"' in card
+    assert re.search(r"^\| mean absolute error .USD. +\| +50.06 \| +43.3 to 57.3 \|$", card, re.M)
+    assert "On 2 test products" in card and "`lora.r`" in card
+
+    # the same run once more is no error, another one is another tag's commit
+    send(run, hub)
+    assert list(model.tags) == ["run-1"]
+
+
+def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(run, hub):
+    said = send(run, hub, "dry", token=None)
+    assert "model tests/adapter, private, tag run-1" in said
+    assert "  adapter_model.safetensors  7 bytes" in said and "# Price adapter" in said
+    assert "data/val-00000-of-00001.parquet" in said
+    assert not hub.requests
+
+
+def test_public_is_asked_for(run, hub):
+    hub.add("model", "tests/adapter", {})
+    assert "tests/adapter exists and can be seen by all: add --public" in send(run, hub, ok=False)
+    assert "adapter_model.safetensors" not in hub.repos["model", "tests/adapter"].commits
+    send(run, hub, "public")
+    assert hub.repos["model", "tests/adapter"].tags
+
+
+def test_what_the_hub_refuses_is_told(run, hub):
+    assert "no token to publish with: make one that may write" in send(
+        run, hub, token=None, ok=False
+    )
+    hub.tokens[TOKEN] = set()
+    line = send(run, hub, ok=False)
+    assert "your token may not do this (You don't have the rights to write here" in line
+    hub.tokens[TOKEN] = {"write"}
+    hub.faults = [Fault("PUT /storage", status=403)]
+    assert "tests/mugs: your token may not do this" in send(run, hub, ok=False)
+    assert not hub.repos["dataset", "tests/mugs"].tags
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "name a repository with --adapter or --prompts (OWNER/NAME)"),
+        (["--adapter", "mine"], "mine is no name of a repository, must be OWNER/NAME"),
+        (["--adapter", "tests/adapter"], "is not in a DVC project: run from the root"),
+    ],
+)
+def test_the_command_checks_before_it_asks_the_hub(run, options, says):
+    code = "from pricer.commands.main import main; main()"
+    command = [sys.executable, "-c", code, "publish", *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=run, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and says in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_published_prompts_can_be_trained_on_again(run, hub):
+    """The data set is one that `items.source: hub` and `datasets` both read."""
+    send(run, hub, "public")
+    code = (
+        "from datasets import load_dataset\n"
+        "d = load_dataset('tests/mugs', revision='run-1')\n"
+        "print({k: len(v) for k, v in d.items()}, d['train'][0])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | hub.environment(run / "other"),
+        capture_output=True,
+        text=True,
+    )
+    assert not done.returncode, done.stderr
+    assert "{'train': 2, 'val': 2, 'test': 2} {'prompt': 'train a', 'completion': '1.00'}" in (
+        done.stdout
+    )

