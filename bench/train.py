@@ -118,7 +118,7 @@ def loaded(work: Work) -> PreTrainedModel:
         work.base,
         device=device,
         dtype=choose_dtype("auto", device),
-        **work.params.quantization.model_dump(exclude={"device", "dtype"}),
+        **work.params.quantization.model_dump(),
     )
 
 

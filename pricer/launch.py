@@ -6,12 +6,12 @@ import sys
 from typing import TypeVar
 
 from pricer.errors import ParamsError, PricerError
-from pricer.params import Launch
+from pricer.params import Compute
 
 T = TypeVar("T")
 
 
-def launched(stage: str, launch: Launch, *, device: str) -> bool:
+def launched(stage: str, compute: Compute, *, device: str) -> bool:
     """Run a stage in as many processes as params ask for; tell whether that was done.
 
     It is not for one process, nor where this is one of the processes already.
@@ -21,38 +21,38 @@ def launched(stage: str, launch: Launch, *, device: str) -> bool:
 
     Args:
         stage: module name; it gets the arguments that this process has.
-        launch: how many, and how they share the model.
+        compute: how many processes, and how they share the model.
         device: type of device that they compute on, "cpu" or "cuda".
 
     Raises:
         ParamsError: this machine has fewer GPUs than that.
         PricerError: a process failed; it has said why.
     """
-    if launch.processes == 1 or "RANK" in os.environ:
+    if compute.processes == 1 or "RANK" in os.environ:
         return False
     # these take seconds to import: only who starts processes waits for them
     import torch
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    here = launch.processes // launch.machines
+    here = compute.processes // compute.machines
     if device == "cuda" and here > torch.cuda.device_count():
         raise ParamsError(
-            f"train.launch asks for {here} processes on this machine, one a GPU, "
+            f"compute.processes asks for {here} processes on this machine, one a GPU, "
             f"but torch sees {torch.cuda.device_count()} GPUs"
         )
-    if device == "cpu" and launch.strategy == "fsdp":
-        raise ParamsError("train.launch.strategy fsdp needs GPUs: use ddp")
-    command = ["--num_processes", launch.processes, "--num_machines", launch.machines]
+    if device == "cpu" and compute.strategy == "fsdp":
+        raise ParamsError("compute.strategy fsdp needs GPUs: use ddp")
+    command = ["--num_processes", compute.processes, "--num_machines", compute.machines]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["--num_cpu_threads_per_process", max(1, torch.get_num_threads() // here)]
     command += ["--machine_rank", os.environ.get("MACHINE_RANK", 0)]
-    if launch.machines > 1:
+    if compute.machines > 1:
         command += ["--main_process_ip", os.environ.get("MASTER_ADDR", "127.0.0.1")]
     # by themselves the processes of one machine meet at any port that is free
-    port = 29500 if launch.machines > 1 else 0
+    port = 29500 if compute.machines > 1 else 0
     command += ["--main_process_port", os.environ.get("MASTER_PORT", port)]
-    if launch.strategy == "fsdp":
+    if compute.strategy == "fsdp":
         command += ["--use_fsdp", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"]
         command += ["--fsdp_use_orig_params", "false", "--fsdp_cpu_ram_efficient_loading", "false"]
     else:

@@ -158,11 +158,37 @@ class Prompts(Section):
         return value
 
 
-class Quantization(Section):
-    """How the frozen base model is held and computed."""
+class Compute(Section):
+    """What trains and predicts: device, precision, processes."""
 
     device: Annotated[str, Field(pattern=DEVICE)]
     dtype: Literal["auto", "bfloat16", "float16", "float32"]
+    """auto is bfloat16 where the device multiplies it itself, else float16 on a GPU, float32."""
+    processes: Count
+    """In all; each has a GPU of its own where there are GPUs."""
+    machines: Count
+    strategy: Literal["ddp", "fsdp"]
+    """Every process holds the whole model (ddp), or its part of it (fsdp)."""
+
+    @field_validator("machines")
+    @classmethod
+    def _divides_processes(cls, value: int, info: ValidationInfo) -> int:
+        processes = info.data.get("processes")
+        if processes is not None and processes % value:
+            raise ValueError(f"must divide compute.processes ({processes})")
+        return value
+
+    @field_validator("strategy")
+    @classmethod
+    def _parts_need_processes(cls, value: str, info: ValidationInfo) -> str:
+        if value == "fsdp" and info.data.get("processes") == 1:
+            raise ValueError("must be ddp when compute.processes is 1")
+        return value
+
+
+class Quantization(Section):
+    """How the frozen base model is held."""
+
     load_in_4bit: bool
     load_in_8bit: bool
     bnb_4bit_quant_type: Literal["nf4", "fp4"]
@@ -214,24 +240,6 @@ class Lora(Section):
         return value
 
 
-class Launch(Section):
-    """How many processes train and predict."""
-
-    processes: Count
-    """In all; each has a GPU of its own where there are GPUs."""
-    machines: Count
-    strategy: Literal["ddp", "fsdp"]
-    """Every process holds the whole model (ddp), or its part of it (fsdp)."""
-
-    @field_validator("machines")
-    @classmethod
-    def _divides_processes(cls, value: int, info: ValidationInfo) -> int:
-        processes = info.data.get("processes")
-        if processes is not None and processes % value:
-            raise ValueError(f"must divide train.launch.processes ({processes})")
-        return value
-
-
 class Train(Section):
     """Supervised fine-tuning, in transformers' and trl's own keys."""
 
@@ -273,22 +281,7 @@ class Train(Section):
     run_name: Text | None
     """For the trackers; null: a name made of what shapes the run."""
     tags: list[Text]
-    launch: Launch
     seed: Seed
-
-    @field_validator("launch")
-    @classmethod
-    def _goes_with_the_rest(cls, value: Launch, info: ValidationInfo) -> Launch:
-        problem = None
-        if value.processes > 1 and info.data.get("auto_batch"):
-            problem = "train.launch.processes must be 1 when train.auto_batch is true"
-        elif value.strategy == "fsdp" and info.data.get("select") == "best":
-            problem = "train.launch.strategy must be ddp when train.select is best"
-        elif value.strategy == "fsdp" and value.processes == 1:
-            problem = "train.launch.strategy must be ddp when train.launch.processes is 1"
-        if problem:
-            raise PydanticCustomError("contradiction", problem)
-        return value
 
     @field_validator("report_to")
     @classmethod
@@ -332,6 +325,7 @@ class Params(Section):
     items: Items
     model: Model
     prompts: Prompts
+    compute: Compute
     quantization: Quantization
     lora: Lora
     train: Train
@@ -349,6 +343,18 @@ class Params(Section):
                 "lora.use_dora must be false when quantization.load_in_8bit is true "
                 "(peft cannot train DoRA on 8-bit weights): load in 4 bits, or in neither",
             )
+        return value
+
+    @field_validator("train")
+    @classmethod
+    def _goes_with_processes(cls, value: Train, info: ValidationInfo) -> Train:
+        compute, problem = info.data.get("compute"), None
+        if compute and compute.processes > 1 and value.auto_batch:
+            problem = "train.auto_batch must be false when compute.processes is above 1"
+        elif compute and compute.strategy == "fsdp" and value.select == "best":
+            problem = "train.select must be last when compute.strategy is fsdp"
+        if problem:
+            raise PydanticCustomError("contradiction", problem)
         return value
 
 

@@ -24,14 +24,16 @@ def main(
 ) -> None:
     """Write `predictions_file` and `calibration_file`; without an adapter, the base model's."""
     params = read_params()
-    device = choose_device(params.quantization.device)
-    if launched("stages.predict", params.train.launch, device=device.type):
+    device = choose_device(params.compute.device)
+    if launched("stages.predict", params.compute, device=device.type):
         return
     rank, processes = join(device.type)
     predictor = Predictor(
         base_model_dir,
         adapter_dir,
         quantization=params.quantization.model_dump(),
+        device=params.compute.device,
+        dtype=params.compute.dtype,
         **params.predict.model_dump(exclude={"calibration_size"}),
     )
     shared: Any = {"progress": True, "rank": rank, "processes": processes}

@@ -28,12 +28,13 @@ def main(
 ) -> None:
     """Write the adapter to `adapter_dir`, the losses to `metrics_file` and `curves_dir`."""
     params = read_params()
-    device = choose_device(params.quantization.device)
-    dtype = choose_dtype(params.quantization.dtype, device)
-    if launched("stages.train", params.train.launch, device=device.type):
+    device = choose_device(params.compute.device)
+    dtype = choose_dtype(params.compute.dtype, device)
+    if launched("stages.train", params.compute, device=device.type):
         return
     rank, _ = join(device.type)
-    sections = {"lora": params.lora, "train": params.train, "quantization": params.quantization}
+    names = ("compute", "quantization", "lora", "train")
+    sections = {name: getattr(params, name) for name in names}
     run = (
         lasting_root(Path())
         / ".checkpoints"
@@ -41,7 +42,11 @@ def main(
             sections,
             [prompts_dir, base_model_dir],
             code_files() | {"stages/train.py": Path(__file__)},
-            machine={"device": device.type, "threads": torch.get_num_threads()},
+            machine={
+                "device": device.type,
+                "dtype": str(dtype),
+                "threads": torch.get_num_threads(),
+            },
         )
     )
     with ExitStack() as first_alone:
@@ -56,14 +61,15 @@ def main(
                 base_model_dir,
                 device=device,
                 dtype=dtype,
-                **params.quantization.model_dump(exclude={"device", "dtype"}),
-                quant_storage=dtype if params.train.launch.strategy == "fsdp" else None,
+                **params.quantization.model_dump(),
+                quant_storage=dtype if params.compute.strategy == "fsdp" else None,
             ),
             load_tokenizer(base_model_dir),
             read_parquet(prompts_dir / "train.parquet"),
             read_parquet(prompts_dir / "validation.parquet"),
             lora=params.lora,
             train=params.train,
+            processes=params.compute.processes,
             dtype=dtype,
             checkpoints=run,
             curves=curves,

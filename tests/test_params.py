@@ -129,7 +129,7 @@ def test_a_missing_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
     [
         (
             ("strategy: ddp", "strategy: fsdp"),
-            "train.launch.strategy must be ddp when train.launch",
+            "compute.strategy must be ddp when compute.processes is 1, got 'fsdp'",
         ),
         (("tags: []", "tags: ['']"), "train.tags.0 must not be empty, got ''"),
         (("report_to: []", "report_to: [wandb, wandb]"), "report_to must name each tracker once"),
@@ -144,6 +144,6 @@ def test_what_would_fail_hours_later_is_told_now(tmp_path, edit, told):
 def test_contradictions_between_processes_and_the_rest_name_their_keys(tmp_path):
     two = ("processes: 1 ", "processes: 2 ")
     message = problems(tmp_path, two, ("auto_batch: false", "auto_batch: true"))
-    assert message.endswith("train.launch.processes must be 1 when train.auto_batch is true")
+    assert message.endswith("train.auto_batch must be false when compute.processes is above 1")
     message = problems(tmp_path, two, ("select: last", "select: best"), ("y: ddp", "y: fsdp"))
-    assert message.endswith("train.launch.strategy must be ddp when train.select is best")
+    assert message.endswith("train.select must be last when compute.strategy is fsdp")

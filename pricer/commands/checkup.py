@@ -134,7 +134,7 @@ def check_gpus(params: Params) -> Iterator[Finding]:
         total = f"{properties.total_memory / GIB:.1f} GiB, compute capability {major}.{minor}"
         yield Finding("GPUs", f"cuda:{gpu}", f"{properties.name}, {total}")
     problem = _problem_of(lambda: check_quantizes_on(torch.device("cuda")))
-    fatal = params.quantization.bits < 16 and params.quantization.device != "cpu"
+    fatal = params.quantization.bits < 16 and params.compute.device != "cpu"
     yield Finding("GPUs", "bitsandbytes", "no CUDA" if problem else "CUDA", problem, fatal)
 
 
@@ -142,19 +142,20 @@ def check_precision(params: Params) -> Iterator[Finding]:
     """Tell where and in which type the current params compute, and why."""
     from pricer.model.base import choose_device, choose_dtype
 
-    asked = params.quantization
+    asked, quantization = params.compute, params.quantization
     try:
         device = choose_device(asked.device)
         dtype = choose_dtype(asked.dtype, device)
     except PricerError as error:
         yield Finding("params", "precision", "none", str(error), fatal=True)
         return
-    why = f"quantization.dtype is {asked.dtype}"
+    why = f"compute.dtype is {asked.dtype}"
     if asked.dtype == "auto":
-        why = "auto: a CPU" if device.type == "cpu" else "auto: the GPU's compute capability"
-    bits = {4: asked.bnb_4bit_quant_type, 8: "int8"}.get(asked.bits, "no quantization")
+        why = f"auto: what the {'CPU' if device.type == 'cpu' else 'GPU'} multiplies fast"
+    kinds = {4: quantization.bnb_4bit_quant_type, 8: "int8"}
+    bits = kinds.get(quantization.bits, "no quantization")
     name = str(dtype).removeprefix("torch.")
-    yield Finding("params", "device", f"{device} (quantization.device is {asked.device})")
+    yield Finding("params", "device", f"{device} (compute.device is {asked.device})")
     yield Finding("params", "precision", f"{bits}, computed in {name} ({why})")
 
 
@@ -163,19 +164,19 @@ def check_training(params: Params) -> Iterator[Finding]:
     import torch
 
     train, gpus = params.train, torch.cuda.device_count()
-    on_cpu = params.quantization.device == "cpu" or not gpus
+    on_cpu = params.compute.device == "cpu" or not gpus
     problem = None
     if on_cpu and not train.optim.startswith("adamw_torch"):
         problem = f"train.optim {train.optim} needs a GPU: set it to adamw_torch"
     yield Finding("params", "optimizer", train.optim, problem, fatal=True)
-    launch = train.launch
-    here = launch.processes // launch.machines
+    compute = params.compute
+    here = compute.processes // compute.machines
     problem = None
-    if launch.strategy == "fsdp" and on_cpu:
-        problem = "train.launch.strategy fsdp needs GPUs: set it to ddp"
+    if compute.strategy == "fsdp" and on_cpu:
+        problem = "compute.strategy fsdp needs GPUs: set it to ddp"
     elif not on_cpu and here > gpus:
-        problem = f"train.launch asks for {here} processes here, one a GPU, but there are {gpus}"
-    told = f"{launch.processes} on {launch.machines} machines"
+        problem = f"compute.processes asks for {here} here, one a GPU, but there are {gpus}"
+    told = f"{compute.processes} on {compute.machines} machines"
     yield Finding("params", "processes", told, problem, fatal=True)
     missing = [name for name in train.report_to if importlib.util.find_spec(name) is None]
     problem = None
@@ -202,7 +203,7 @@ def check_memory_and_disk(params: Params, root: Path) -> Iterator[Finding]:
         shape = model_shape(adapted_model(config, params.lora))
         trainable = shape.adapter
         needed = sum(estimate(shape, params).values())
-        device = choose_device(params.quantization.device)
+        device = choose_device(params.compute.device)
         if device.type == "cuda":
             there = torch.cuda.get_device_properties(device).total_memory
         else:

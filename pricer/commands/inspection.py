@@ -17,7 +17,7 @@ from pricer.commands.memory import GIB, Shape, training_bytes
 from pricer.errors import BaseModelError
 from pricer.model.base import choose_device, choose_dtype, load_base_model
 from pricer.model.lora import lora_config
-from pricer.params import Lora, Model, Params, Quantization
+from pricer.params import Lora, Model, Params
 from pricer.tables import table
 
 SMALL = 1e9  # bytes of weights that are loaded in seconds
@@ -137,8 +137,8 @@ def model_shape(model: PeftModel) -> Shape:
 
 def estimate(shape: Shape, params: Params) -> dict[str, int]:
     """Return the bytes of training by part, on the device that the params lead to."""
-    device = choose_device(params.quantization.device)
-    dtype = choose_dtype(params.quantization.dtype, device)
+    device = choose_device(params.compute.device)
+    dtype = choose_dtype(params.compute.dtype, device)
     return training_bytes(
         shape,
         bits=params.quantization.bits,
@@ -153,18 +153,18 @@ def estimate(shape: Shape, params: Params) -> dict[str, int]:
     )
 
 
-def measured_weights(base_model_dir: Path, quantization: Quantization) -> int:
+def measured_weights(base_model_dir: Path, params: Params) -> int:
     """Load the base model as the stages do, and return the bytes of its weights.
 
     Raises:
         BaseModelError: it cannot be loaded.
     """
-    device = choose_device(quantization.device)
+    device = choose_device(params.compute.device)
     model = load_base_model(
         base_model_dir,
         device=device,
-        dtype=choose_dtype(quantization.dtype, device),
-        **quantization.model_dump(exclude={"device", "dtype"}),
+        dtype=choose_dtype(params.compute.dtype, device),
+        **params.quantization.model_dump(),
     )
     return int(model.get_memory_footprint(return_buffers=False))
 
@@ -209,7 +209,7 @@ def inspection_text(params: Params, base_model_dir: Path, measure: bool) -> str:
     ]
     parts = estimate(shape, params)
     parts["together"] = sum(parts.values())
-    device = choose_device(params.quantization.device)
+    device = choose_device(params.compute.device)
     lines += [
         f"memory to train on {device}, estimated: batches of "
         f"{params.train.per_device_train_batch_size} x {params.prompts.max_length} tokens, "
@@ -224,7 +224,7 @@ def inspection_text(params: Params, base_model_dir: Path, measure: bool) -> str:
     fetched = source == str(base_model_dir / "config.json")
     size = sum(file.stat().st_size for file in base_model_dir.glob("*.safetensors"))
     if fetched and (measure or 0 < size < SMALL):
-        measured = measured_weights(base_model_dir, params.quantization)
+        measured = measured_weights(base_model_dir, params)
         lines += ["", f"base weights, measured: {measured / GIB:.2f} GiB ({measured:,} bytes)"]
     elif measure:
         raise BaseModelError(f"{base_model_dir} has no such model: run `dvc repro fetch` first")

@@ -24,8 +24,6 @@ from pricer.products.prompts import build_prompt, cut_summaries
 POINTS = {"median": lambda p: quantile(p, 0.5), "mean": mean, "mode": mode}
 # as params.yaml is committed
 QUANTIZATION = {
-    "device": "auto",
-    "dtype": "auto",
     "load_in_4bit": True,
     "load_in_8bit": False,
     "bnb_4bit_quant_type": "nf4",
@@ -79,6 +77,8 @@ class Predictor:
         *,
         offsets: Mapping[str, float] | None = None,
         quantization: Mapping[str, Any] = QUANTIZATION,
+        device: str = "auto",
+        dtype: str = "auto",
         cutoff: int = 96,
         point: str = "median",
         max_price: int = 999,
@@ -96,6 +96,8 @@ class Predictor:
             offsets: conformal offset by level in percent, from `calibration_offsets`; without
                 them intervals are what the model itself says, and marked so.
             quantization: the knobs of that section of `params.yaml`, all of them.
+            device: see `choose_device`.
+            dtype: see `choose_dtype`.
             cutoff: tokens of a description that are kept.
             point: the estimate to give where a call does not say: median, mean, mode or greedy.
             max_price: highest price that is considered, USD.
@@ -106,12 +108,11 @@ class Predictor:
         Raises:
             BaseModelError: a folder cannot be loaded, or its tokenizer cannot be used.
         """
-        kinds = dict(quantization)
-        device = choose_device(kinds.pop("device"))
-        dtype = choose_dtype(kinds.pop("dtype"), device)
-        self.model = load_base_model(Path(base), device=device, dtype=dtype, **kinds)
+        place = choose_device(device)
+        kind = choose_dtype(dtype, place)
+        self.model = load_base_model(Path(base), device=place, dtype=kind, **quantization)
         if adapter is not None:
-            self.model = load_adapter(self.model, Path(adapter), dtype)
+            self.model = load_adapter(self.model, Path(adapter), kind)
         self.tokenizer = load_tokenizer(Path(base))
         self.offsets = offsets
         self._trie = build_price_trie(self.tokenizer, max_price)
@@ -141,6 +142,8 @@ class Predictor:
             adapter,
             offsets=json.loads(calibration.read_text(encoding="utf-8"))["offsets"],
             quantization=params.quantization.model_dump(),
+            device=params.compute.device,
+            dtype=params.compute.dtype,
             cutoff=params.prompts.cutoff,
             **params.predict.model_dump(exclude={"calibration_size"}),
         )

@@ -44,7 +44,6 @@ from pricer.training.trainer import (
 OWN_KEYS = {
     "auto_batch",
     "early_stopping_patience",
-    "launch",
     "report_to",
     "run_name",
     "select",
@@ -61,6 +60,7 @@ def fit(
     *,
     lora: Lora,
     train: Train,
+    processes: int,
     dtype: torch.dtype,
     checkpoints: Path,
     curves: Path,
@@ -79,6 +79,7 @@ def fit(
         validation_prompts: prompts table; the first `train.validation_size` rows are used.
         lora: the adapter's params.
         train: the training params.
+        processes: how many train this run.
         dtype: compute type.
         checkpoints: folder for the checkpoints of this run alone.
         curves: folder for the curves.
@@ -93,7 +94,7 @@ def fit(
         ParamsError: what the params ask for cannot be had on this machine.
         PricerError: a guard stopped the run, or memory ran out.
     """
-    rank, processes = int(os.environ.get("RANK", 0)), train.launch.processes
+    rank = int(os.environ.get("RANK", 0))
     while True:
         model: Any = None
         trainer: Any = None
@@ -186,7 +187,7 @@ def build_trainer(
     on_cpu = model.device.type == "cpu"
     if on_cpu and not train.optim.startswith("adamw_torch"):
         raise ParamsError(
-            f"train.optim {train.optim} needs a GPU: use adamw_torch, or set quantization.device"
+            f"train.optim {train.optim} needs a GPU: use adamw_torch, or set compute.device"
         )
     adapter = lora_config(model, lora)
     validation_prompts = validation_prompts.head(train.validation_size)

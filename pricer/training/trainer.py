@@ -133,7 +133,7 @@ class CompletionTrainer(SFTTrainer):
         return (
             f"at step {self.state.global_step + 1} (products {', '.join(map(str, self.batch_ids))})"
             ": try a lower train.learning_rate, a longer train.warmup_steps, "
-            "a smaller train.max_grad_norm, or quantization.dtype bfloat16"
+            "a smaller train.max_grad_norm, or compute.dtype bfloat16"
         )
 
     def compute_loss(

@@ -44,11 +44,14 @@ def edit(file: Path, old: str, new: str) -> None:
 
 def test_a_machine_that_can_train_has_no_problem(project, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     found = {finding.what: finding for finding in examine(project)}
     assert not any(finding.problem for finding in found.values())
     assert found["torch"].value == torch.__version__
-    assert found["device"].value == "cpu (quantization.device is auto)"
-    assert found["precision"].value == "nf4, computed in bfloat16 (auto: a CPU)"
+    assert found["device"].value == "cpu (compute.device is auto)"
+    assert (
+        found["precision"].value == "nf4, computed in bfloat16 (auto: what the CPU multiplies fast)"
+    )
     assert "the published architecture of HuggingFaceTB/SmolLM2-135M" in (
         found["memory to train"].value
     )
@@ -66,7 +69,7 @@ def test_the_command_ends_in_problems_and_exit_code_1(project, monkeypatch, caps
     shown = capsys.readouterr().out
     assert "\x1b" not in shown and "! precision " in shown
     last = shown.splitlines()[-1]
-    assert last.startswith("fatal quantization.device is cuda:7, but torch sees 0 GPUs: set it to")
+    assert last.startswith("fatal compute.device is cuda:7, but torch sees 0 GPUs: set it to")
     assert "\n1 problem\n" in shown
 
 
@@ -112,7 +115,7 @@ def test_a_gpu_that_bitsandbytes_cannot_use_is_told(project, monkeypatch, suppor
     monkeypatch.setattr("bitsandbytes.cextension.lib.compiled_with_cuda", supported, raising=False)
     found = {finding.what: finding for finding in examine(project)}
     assert found["cuda:0"].value == "Tesla T4, 16.0 GiB, compute capability 7.5"
-    assert found["precision"].value.startswith("nf4, computed in float16 (auto: the GPU")
+    assert found["precision"].value.startswith("nf4, computed in float16 (auto: what the GPU")
     assert found["bitsandbytes"].fatal
     assert (found["bitsandbytes"].problem is None) == supported
 
@@ -128,7 +131,7 @@ def test_what_the_train_stage_would_refuse_is_fatal(project, monkeypatch):
     fatal = [problem for problem, fatal in problems(project) if fatal]
     assert [problem.split(":")[0] for problem in fatal] == [
         "train.optim paged_adamw_32bit needs a GPU",
-        "train.launch.strategy fsdp needs GPUs",
+        "compute.strategy fsdp needs GPUs",
         "train.report_to names tensorboard, mlflow, not installed",
         "lora.target_modules",
     ]

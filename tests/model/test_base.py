@@ -40,13 +40,19 @@ def test_weights_stored_in_the_compute_type_are_the_same_weights(base_model_dir)
 
 def test_a_gpu_that_is_not_there_is_told():
     missing = f"cuda:{torch.cuda.device_count()}"
-    with pytest.raises(BaseModelError, match=f"quantization.device is {missing}, but torch sees"):
+    with pytest.raises(BaseModelError, match=f"compute.device is {missing}, but torch sees"):
         choose_device(missing)
     assert choose_device("cpu") == CPU
 
 
 def test_precision_follows_the_device(monkeypatch):
-    assert choose_dtype("auto", CPU) == torch.bfloat16
+    for features, dtype in (
+        ({"avx2": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, torch.float32),
+        ({"bf16": True}, torch.bfloat16),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=features: found)
+        assert choose_dtype("auto", CPU) == dtype
     assert choose_dtype("float32", CPU) == torch.float32
     for capability, dtype in (((7, 5), torch.float16), ((8, 0), torch.bfloat16)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)

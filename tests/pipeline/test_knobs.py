@@ -18,7 +18,7 @@ from tests.test_project import closure
 SWITCHES = {
     "items.source": ("items.catalog", "items.files", "items.hub"),
     "model.source": ("model.pypi", "model.path", "model.hub"),
-    "train.launch.processes": ("train.launch.machines", "train.launch.strategy"),
+    "compute.processes": ("compute.machines", "compute.strategy"),
 }
 
 # run in place of a stage's own `main`: notes the params that are looked at meanwhile

@@ -6,7 +6,7 @@ import pytest
 from tests.pipeline.test_resume import forget, kill, wait_for_checkpoint
 
 # in full precision sums of another order agree to many digits
-EXACT = {"quantization__dtype": "float32", "quantization__load_in_4bit": False}
+EXACT = {"compute__dtype": "float32", "quantization__load_in_4bit": False}
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_two_processes_train_and_predict_like_one(small_steps):
     small_steps.run(*predict)
     predicted = small_steps.hashes("data/predictions")
 
-    small_steps.set(train__launch__processes=2)
+    small_steps.set(compute__processes=2)
     small_steps.run(*predict)  # the adapter of one process, by two
     assert small_steps.hashes("data/predictions") == predicted
 
@@ -48,7 +48,7 @@ def test_two_processes_train_and_predict_like_one(small_steps):
 
 
 def test_what_a_process_says_when_it_fails_is_all_that_is_said(small_steps):
-    small_steps.set(train__launch__processes=2, lora__target_modules=["c_attn"])
+    small_steps.set(compute__processes=2, lora__target_modules=["c_attn"])
     done = small_steps.run(*small_steps.command_of("train"), ok=False)
     assert "lora.target_modules: the base model has no c_attn" in done.stderr
     assert "train: failed in the processes " in done.stderr
@@ -56,9 +56,9 @@ def test_what_a_process_says_when_it_fails_is_all_that_is_said(small_steps):
 
 
 def test_one_process_for_each_gpu_that_there_is(small_steps):
-    small_steps.set(train__launch__processes=2, train__launch__strategy="fsdp")
+    small_steps.set(compute__processes=2, compute__strategy="fsdp")
     done = small_steps.run(*small_steps.command_of("train"), ok=False)
-    assert "train: train.launch.strategy fsdp needs GPUs: use ddp" in done.stderr
+    assert "train: compute.strategy fsdp needs GPUs: use ddp" in done.stderr
 
 
 def test_hash_seed_locale_and_time_zone_change_nothing(reproduced):

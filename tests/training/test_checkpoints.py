@@ -109,7 +109,12 @@ def shapes(tmp_path):
     (data / "train.parquet").write_bytes(b"data")
     code.write_text("code")
     sections = {name: getattr(params, name) for name in ("lora", "train", "quantization")}
-    return {"params": sections, "data": [data], "code": [code], "machine": {"device": "cpu"}}
+    return {
+        "params": sections,
+        "data": [data],
+        "code": {"code.py": code},
+        "machine": {"device": "cpu"},
+    }
 
 
 def test_a_run_is_known_by_what_shapes_it(shapes, monkeypatch):
@@ -137,7 +142,7 @@ def test_a_run_is_known_by_what_shapes_it(shapes, monkeypatch):
     (shapes["data"][0] / "train.parquet").write_bytes(b"other")
     assert name() not in found
     found.add(name())
-    shapes["code"][0].write_text("other")
+    shapes["code"]["code.py"].write_text("other")
     assert name() not in found
     found.add(name())
     shapes["machine"] = {"device": "cuda:0"}

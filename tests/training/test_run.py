@@ -385,7 +385,8 @@ def test_what_is_logged_in_dollars_is_what_the_predictor_says(
     found = Predictor(
         base_model_dir,
         tmp_path / "adapter",
-        quantization=QUANTIZATION | {"device": "cpu", "dtype": "float32", "load_in_4bit": False},
+        dtype="float32",
+        quantization=QUANTIZATION | {"load_in_4bit": False},
         max_price=round(prompts.head(24)["price"].max()),
     ).distributions(products["prompt"].tolist())
     truth = products["price"].to_numpy(float)
