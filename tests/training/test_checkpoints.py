@@ -108,7 +108,7 @@ def shapes(tmp_path):
     data.mkdir()
     (data / "train.parquet").write_bytes(b"data")
     code.write_text("code")
-    sections = {name: getattr(params, name) for name in ("lora", "train", "quantization")}
+    sections = {name: getattr(params, name) for name in ("lora", "train", "compute")}
     return {
         "params": sections,
         "data": [data],
@@ -133,7 +133,7 @@ def test_a_run_is_known_by_what_shapes_it(shapes, monkeypatch):
         ("lora", {"r": 3}),
         ("train", {"learning_rate": 0.1}),
         ("train", {"seed": 1}),
-        ("quantization", {"dtype": "float32"}),
+        ("compute", {"dtype": "float32"}),
     ]
     for section, update in changes:
         shapes["params"] = params | {section: params[section].model_copy(update=update)}
