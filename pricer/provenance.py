@@ -1,12 +1,13 @@
 """Hashes of the data and the code that a result comes from."""
 
 import hashlib
+import json
 import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
-# what these change reaches a stage only as param values, as files at a commit, or as messages
-NOT_HASHED = {"errors.py", "hub.py", "params.py", "stage.py"}
+# what these change reaches a stage only as param values, paths, files at a commit, or messages
+NOT_HASHED = {"errors.py", "hub.py", "params.py", "stage.py", "workspace.py"}
 
 
 def file_sha256(file: Path) -> str:
@@ -18,6 +19,11 @@ def file_sha256(file: Path) -> str:
 def folder_sha256(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file in a folder, by its name."""
     return {file.name: file_sha256(file) for file in sorted(folder.iterdir()) if file.is_file()}
+
+
+def digest(hashes: dict[str, str]) -> str:
+    """Return one SHA-256 for files that are known by name and hash."""
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
 def code_files() -> dict[str, Path]:

@@ -6,12 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from pricer.files import read_parquet, write_json, write_parquet
+from pricer.files import read_parquet, write_parquet
 from pricer.launch import join, launched
-from pricer.model.base import choose_device
+from pricer.model.adapters import adapter_sha256
+from pricer.model.base import base_model_sha256, choose_device, choose_dtype
 from pricer.params import read_params
 from pricer.prices.distribution import calibration_offsets, prediction_columns
 from pricer.prices.predictor import Predictor, parse_price
+from pricer.prices.record import Calibration, ServingRecord, write_record
 from pricer.stage import run_stage
 
 
@@ -19,22 +21,23 @@ def main(
     prompts_dir: Path,
     base_model_dir: Path,
     predictions_file: Path,
-    calibration_file: Path,
+    record_file: Path,
     adapter_dir: Path | None = None,
 ) -> None:
-    """Write `predictions_file` and `calibration_file`; without an adapter, the base model's."""
+    """Write `predictions_file` and `record_file`; without an adapter, the base model's."""
     params = read_params()
     device = choose_device(params.compute.device)
     if launched("stages.predict", params.compute, device=device.type):
         return
     rank, processes = join(device.type)
-    predictor = Predictor(
-        base_model_dir,
-        adapter_dir,
-        quantization=params.quantization.model_dump(),
-        device=params.compute.device,
-        dtype=params.compute.dtype,
+    record = ServingRecord(
+        cutoff=params.prompts.cutoff,
+        quantization=params.quantization,
+        dtype=str(choose_dtype(params.compute.dtype, device)).removeprefix("torch."),
         **params.predict.model_dump(exclude={"calibration_size"}),
+    )
+    predictor = Predictor(
+        base_model_dir, adapter_dir, settings=record, device=params.compute.device
     )
     shared: Any = {"progress": True, "rank": rank, "processes": processes}
 
@@ -62,13 +65,20 @@ def main(
             "dropped_mass": found.dropped_mass,
         }
     ).join(columns)
-    write_json(
-        calibration_file,
-        {
-            "method": "conformalized quantile regression on log(1 + price)",
-            "n": len(validation),
-            "offsets": offsets,
-        },
+    calibration = Calibration(
+        method="conformalized quantile regression on log(1 + price)",
+        n=len(validation),
+        offsets=offsets,
+    )
+    write_record(
+        record_file,
+        record.model_copy(
+            update={
+                "calibration": calibration,
+                "base_model_sha256": base_model_sha256(base_model_dir),
+                "adapter_sha256": adapter_sha256(adapter_dir) if adapter_dir else None,
+            }
+        ),
     )
     write_parquet(predictions_file, predictions)
     print(

@@ -15,6 +15,7 @@ from tests.conftest import PIPELINE, ROOT
 HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes"}
 # what each package may import of the library, beside itself
 GROUND = ("errors", "files", "hub", "launch", "params", "provenance", "stage", "tables")
+GROUND += ("workspace",)
 MAY_IMPORT = {
     "ground": {"ground"},
     "products": {"ground"},
@@ -28,7 +29,7 @@ WITHOUT_TORCH = ("products", "judging")
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "pricer").rglob("*.py"))
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("[!_]*.py"))
 # what these change reaches a stage only as param values, which DVC tracks, or as files at a commit
-NOT_TRACKED = {"pricer/errors.py", "pricer/hub.py", "pricer/params.py", "pricer/stage.py"}
+NOT_TRACKED = {f"pricer/{name}.py" for name in ("errors", "hub", "params", "stage", "workspace")}
 
 
 def load_yaml(name: str):

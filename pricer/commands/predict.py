@@ -60,10 +60,9 @@ def predict(
     if file and output:
         options = {
             "interval": interval,
-            "point": point or predictor.point,
+            "point": point or predictor.settings.point,
             "distribution": distribution,
-            # what changes the estimates changes the calibration
-            "model": hashlib.sha256(json.dumps(predictor.offsets).encode()).hexdigest(),
+            "model": hashlib.sha256(predictor.settings.model_dump_json().encode()).hexdigest(),
         }
         try:
             count = predict_file(file, output, estimate, options=options, resume=resume)
@@ -119,7 +118,7 @@ def _table(rows: list[Row]) -> Table:
     for row in rows:
         table.add_row(
             escape(" ".join(str(row["summary"]).split())[:80]),
-            f"${row['price_usd']:,.2f}",
+            f"${row['estimate_usd']:,.2f}",
             f"${row['low_usd']:,.2f} to ${row['high_usd']:,.2f}",
         )
     return table

@@ -1,13 +1,50 @@
 """Adapters on disk: one that was trained here, or any standard PEFT adapter in a folder."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from huggingface_hub import metadata_load
 from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from pricer.errors import BaseModelError
+from pricer.provenance import digest, file_sha256
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def adapter_sha256(folder: Path) -> str:
+    """Return one SHA-256 over an adapter's configuration and weights; its card may be edited.
+
+    Raises:
+        BaseModelError: there is no adapter.
+    """
+    check_adapter(folder)
+    return digest({name: file_sha256(folder / name) for name in (CONFIG, WEIGHTS)})
+
+
+def check_adapter(folder: Path) -> None:
+    """Raise BaseModelError unless a folder holds an adapter: a library would ask the Hub for it."""
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise BaseModelError(f"{folder}: no adapter there (no {name})")
+
+
+def card_settings(folder: Path) -> dict[str, Any]:
+    """Return what an adapter's card says of how it was trained, {} for one made elsewhere.
+
+    Returns:
+        base_model_sha256, cutoff and quantization, as a serving record has them.
+    """
+    card = folder / "README.md"
+    try:
+        facts = metadata_load(card) if card.is_file() else None
+    except Exception:  # a card that a person has written is not ours to judge
+        return {}
+    settings = (facts or {}).get("pricer")
+    return dict(settings) if isinstance(settings, dict) else {}
 
 
 def load_adapter(base_model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> PeftModel:
@@ -16,10 +53,9 @@ def load_adapter(base_model: PreTrainedModel, folder: Path, dtype: torch.dtype) 
     Raises:
         BaseModelError: there is no adapter, or it does not fit the base model.
     """
-    if not (folder / "adapter_config.json").is_file():  # the library would ask the Hub for it
-        raise BaseModelError(f"{folder}: no adapter there (no adapter_config.json)")
+    check_adapter(folder)
     try:
-        model = PeftModel.from_pretrained(base_model, str(folder)).eval()
+        model = PeftModel.from_pretrained(base_model, str(folder), local_files_only=True).eval()
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         raise BaseModelError(f"{folder}: cannot be put on this base model ({first})") from error

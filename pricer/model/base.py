@@ -1,5 +1,6 @@
 """The base model: its tokenizer, its quantized weights, and the device and precision for both."""
 
+import json
 import os
 import warnings
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from pricer.errors import BaseModelError
 from pricer.hub import weights_folder
+from pricer.provenance import digest, folder_sha256
 
 disable_progress_bar()
 # peft reads a property of the model by the name it had before transformers 5.20
@@ -101,6 +103,19 @@ def check_quantizes_on(device: torch.device) -> None:
             f"{torch.version.cuda}: install a build that has (`python -m bitsandbytes` says more), "
             "or set quantization.load_in_4bit and load_in_8bit to false"
         )
+
+
+def base_model_sha256(folder: Path) -> str:
+    """Return one SHA-256 over a base model's configuration, tokenizer and weights.
+
+    It is the same wherever the folder lies. Of a model whose weights stay in the Hub's cache, the
+    hashes that were taken when it was fetched stand for them.
+    """
+    hashes = folder_sha256(folder)
+    if hashes.pop("origin.json", None):
+        hub = json.loads((folder / "origin.json").read_text(encoding="utf-8")).get("hub") or {}
+        hashes |= {name: file["sha256"] for name, file in hub.get("files", {}).items()}
+    return digest(hashes)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

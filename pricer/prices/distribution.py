@@ -60,6 +60,9 @@ def crps(y_true: ArrayLike, probabilities: Floats) -> Floats:
     Returns:
         (n,) USD: 0 for a point mass on the truth, the absolute error for one elsewhere.
 
+    >>> crps([2.0, 0.0], np.array([[0.0, 0.0, 1.0], [0.5, 0.0, 0.5]])).tolist()
+    [0.0, 0.5]
+
     Source: Gneiting and Raftery (2007), eq. 21: E|X - y| - E|X - X'| / 2.
     """
     truth = np.asarray(y_true, dtype=float)

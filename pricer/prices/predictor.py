@@ -1,12 +1,10 @@
 """The predictor: descriptions to prices with intervals, from any thread."""
 
-import json
 import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +12,15 @@ from numpy.typing import NDArray
 from pricer.errors import ItemsError, PricerError
 from pricer.model.adapters import load_adapter
 from pricer.model.base import choose_device, choose_dtype, load_base_model, load_tokenizer
-from pricer.params import read_params
 from pricer.prices.batches import PriceDistributions, predict_distributions
 from pricer.prices.distribution import LEVELS, calibrated, interval, mean, mode, quantile
+from pricer.prices.record import ServingRecord, check_belongs, read_record, record_of
 from pricer.prices.trie import build_price_trie
 from pricer.products.items import clean_text
 from pricer.products.prompts import build_prompt, cut_summaries
+from pricer.workspace import Workspace, require
 
 POINTS = {"median": lambda p: quantile(p, 0.5), "mean": mean, "mode": mode}
-# as params.yaml is committed
-QUANTIZATION = {
-    "load_in_4bit": True,
-    "load_in_8bit": False,
-    "bnb_4bit_quant_type": "nf4",
-    "bnb_4bit_use_double_quant": True,
-}
-
 _NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
 
 
@@ -38,7 +29,7 @@ class PriceEstimate:
     """What a model says about the price of one product.
 
     Attributes:
-        price_usd: the point estimate.
+        estimate_usd: the point estimate.
         low_usd: lower end of the interval.
         high_usd: its upper end.
         interval: its level, percent.
@@ -49,7 +40,7 @@ class PriceEstimate:
         probabilities: (max_price + 1,) of each whole-dollar price, where asked for.
     """
 
-    price_usd: float
+    estimate_usd: float
     low_usd: float
     high_usd: float
     interval: int
@@ -66,8 +57,8 @@ class Predictor:
     Attributes:
         model: in evaluation mode.
         tokenizer: the base model's.
+        settings: how it is asked for prices.
         offsets: conformal offset by level in percent, None without a calibration.
-        point: the estimate that is given where a call does not say.
     """
 
     def __init__(
@@ -75,78 +66,53 @@ class Predictor:
         base: Path | str,
         adapter: Path | str | None = None,
         *,
-        offsets: Mapping[str, float] | None = None,
-        quantization: Mapping[str, Any] = QUANTIZATION,
+        settings: ServingRecord | None = None,
         device: str = "auto",
-        dtype: str = "auto",
-        cutoff: int = 96,
-        point: str = "median",
-        max_price: int = 999,
-        max_dropped_mass: float = 0.2,
-        batch_size: int = 32,
-        max_new_tokens: int = 8,
     ) -> None:
         """Load a base model, with an adapter on it or without.
-
-        What is not given is as in the committed `params.yaml`.
 
         Args:
             base: folder of the base model.
             adapter: folder of the adapter.
-            offsets: conformal offset by level in percent, from `calibration_offsets`; without
-                them intervals are what the model itself says, and marked so.
-            quantization: the knobs of that section of `params.yaml`, all of them.
+            settings: a serving record; without one, what the adapter's card says of how it was
+                trained, else the defaults, and intervals are the model's own.
             device: see `choose_device`.
-            dtype: see `choose_dtype`.
-            cutoff: tokens of a description that are kept.
-            point: the estimate to give where a call does not say: median, mean, mode or greedy.
-            max_price: highest price that is considered, USD.
-            max_dropped_mass: see `read_prices`.
-            batch_size: products a forward pass.
-            max_new_tokens: of the greedy text, where that is asked for.
 
         Raises:
             BaseModelError: a folder cannot be loaded, or its tokenizer cannot be used.
+            PricerError: base model, adapter and settings do not belong together.
         """
+        base, adapter = Path(base), Path(adapter) if adapter is not None else None
+        self.settings = settings = settings or record_of(adapter)
+        check_belongs(settings, base, adapter)
         place = choose_device(device)
-        kind = choose_dtype(dtype, place)
-        self.model = load_base_model(Path(base), device=place, dtype=kind, **quantization)
+        dtype = choose_dtype(settings.dtype, place)
+        self.model = load_base_model(
+            base, device=place, dtype=dtype, **settings.quantization.model_dump()
+        )
         if adapter is not None:
-            self.model = load_adapter(self.model, Path(adapter), kind)
-        self.tokenizer = load_tokenizer(Path(base))
-        self.offsets = offsets
-        self._trie = build_price_trie(self.tokenizer, max_price)
-        self._cutoff = cutoff
-        self.point = point
-        self._max_dropped_mass = max_dropped_mass
-        self._batch_size = batch_size
-        self._max_new_tokens = max_new_tokens
+            self.model = load_adapter(self.model, adapter, dtype)
+        self.tokenizer = load_tokenizer(base)
+        self.offsets = settings.calibration.offsets if settings.calibration else None
+        self._trie = build_price_trie(self.tokenizer, settings.max_price)
+        self._batch_size = settings.batch_size
         # the model's own buffers are shared: one call at a time
         self._lock = threading.Lock()
 
     @classmethod
-    def from_pipeline(cls, root: Path = Path()) -> "Predictor":
-        """Load what `dvc repro` left in `root`: base model, adapter and calibration.
+    def from_pipeline(cls, root: Path = Path(), *, device: str = "auto") -> "Predictor":
+        """Load what `dvc repro` left in `root`: base model, adapter and serving record.
+
+        What `params.yaml` says now has no part in it: a knob that was edited and not run yet
+        changes no price.
 
         Raises:
             PricerError: something is missing or does not fit.
         """
-        params = read_params(root / "params.yaml")
-        base, adapter = root / "data/base_model", root / "data/adapter"
-        calibration = root / "data/predictions/tuned_calibration.json"
-        for needed in (base, adapter, calibration):
-            if not needed.exists():
-                raise PricerError(f"{needed} is missing: run `make repro` or `dvc checkout` first")
-        return cls(
-            base,
-            adapter,
-            offsets=json.loads(calibration.read_text(encoding="utf-8"))["offsets"],
-            quantization=params.quantization.model_dump(),
-            device=params.compute.device,
-            dtype=params.compute.dtype,
-            cutoff=params.prompts.cutoff,
-            **params.predict.model_dump(exclude={"calibration_size"}),
-        )
+        left = Workspace(root)
+        require(left.base_model, left.adapter, left.record)
+        settings = read_record(left.record)
+        return cls(left.base_model, left.adapter, settings=settings, device=device)
 
     def predict(
         self,
@@ -170,7 +136,7 @@ class Predictor:
             PricerError: there is no such point or level, or the interval cannot be calibrated on
                 the products there were.
         """
-        point = point or self.point
+        point = point or self.settings.point
         if point not in (*POINTS, "greedy"):
             raise PricerError(f"point must be {', '.join(POINTS)} or greedy, got {point!r}")
         self._check_level(level)
@@ -180,7 +146,7 @@ class Predictor:
         ]
         if not all(texts):
             raise ItemsError(f"product {texts.index('') + 1}: no description")
-        summaries, tokens = cut_summaries(self.tokenizer, texts, self._cutoff)
+        summaries, tokens = cut_summaries(self.tokenizer, texts, self.settings.cutoff)
         prompts = [build_prompt(summary) for summary in summaries]
         found = self.distributions(prompts, greedy=point == "greedy")
         if point == "greedy":
@@ -192,14 +158,14 @@ class Predictor:
             low, high = calibrated(low, high, self.offsets[str(level)])
         return [
             PriceEstimate(
-                price_usd=float(prices[row]),
+                estimate_usd=float(prices[row]),
                 low_usd=round(float(low[row]), 2),
                 high_usd=round(float(high[row]), 2),
                 interval=level,
                 calibrated=self.offsets is not None,
                 price_mass=float(found.price_mass[row]),
                 dropped_mass=float(found.dropped_mass[row]),
-                truncated=tokens[row] > self._cutoff,
+                truncated=tokens[row] > self.settings.cutoff,
                 probabilities=found.probabilities[row] if distribution else None,
             )
             for row in range(len(texts))
@@ -229,9 +195,9 @@ class Predictor:
                 self.tokenizer,
                 self._trie,
                 prompts,
-                max_dropped_mass=self._max_dropped_mass,
+                max_dropped_mass=self.settings.max_dropped_mass,
                 batch_size=self._batch_size,
-                max_new_tokens=self._max_new_tokens if greedy else 0,
+                max_new_tokens=self.settings.max_new_tokens if greedy else 0,
                 progress=progress,
                 rank=rank,
                 processes=processes,

@@ -24,7 +24,11 @@ BATCH = 128  # texts tokenized at once: all threads have work, what they make fi
 
 
 def build_prompt(summary: str) -> str:
-    """Return question, summary and the prefix that a price continues."""
+    r"""Return question, summary and the prefix that a price continues.
+
+    >>> build_prompt("Kettle, 1.7 litres")
+    'What does this cost to the nearest dollar?\n\nKettle, 1.7 litres\n\nPrice is $'
+    """
     return f"{QUESTION}\n\n{summary}\n\n{PREFIX}"
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pricer.model.base import base_model_sha256
 from pricer.params import Params, flat_params
 from pricer.products.prompts import PREFIX, QUESTION
 from pricer.provenance import file_sha256
@@ -33,6 +34,12 @@ def adapter_card(params: Params, base_model_dir: Path, prompts_dir: Path) -> str
     hub = origin.get("hub")
     facts = {"base_model": hub["repo"], "base_model_relation": "adapter"} if hub else {}
     facts |= hub["license"] if hub else {}
+    # what `Predictor` reads, for the same prompts on the same base model
+    facts["pricer"] = {
+        "base_model_sha256": base_model_sha256(base_model_dir),
+        "cutoff": params.prompts.cutoff,
+        "quantization": params.quantization.model_dump(),
+    }
     rows = [
         f"| `{key}` | `{value}` |"
         for key, value in flat_params({name: getattr(params, name) for name in SECTIONS}).items()
@@ -71,9 +78,9 @@ def adapter_card(params: Params, base_model_dir: Path, prompts_dir: Path) -> str
             'model = PeftModel.from_pretrained(base_model, "THIS_ADAPTER")',
             "```",
             "",
-            f"A prompt is `{QUESTION}`, an empty line, the description, an empty line and "
-            f"`{PREFIX}`; the price comes next. `pricer` reads whole price distributions from it: "
-            '`Predictor("BASE_MODEL_FOLDER", "THIS_ADAPTER")`.',
+            f"A prompt is `{QUESTION}`, an empty line, the first {params.prompts.cutoff} tokens of "
+            f"the description, an empty line and `{PREFIX}`; the price comes next. `pricer` reads "
+            'whole price distributions from it: `Predictor("BASE_MODEL_FOLDER", "THIS_ADAPTER")`.',
             "",
             "It is meant for estimates of what a new consumer product costs, from a text about "
             "it. It knows neither the date nor the market, repeats what its training data paid, "

@@ -33,7 +33,7 @@ def write(path, products=PRODUCTS):
 
 def price(products):
     return [
-        {"id": row.get("id"), "price_usd": 9.5, "long": "ü," * 3, "summary": row["summary"]}
+        {"id": row.get("id"), "estimate_usd": 9.5, "long": "ü," * 3, "summary": row["summary"]}
         for row in products
     ]
 
@@ -61,7 +61,7 @@ def test_every_output_type_holds_every_row_in_order(tmp_path, suffix):
     else:
         rows = pd.read_parquet(out).to_dict(orient="records")
     assert [row["id"] for row in rows] == list(range(10))
-    assert rows[0]["long"] == "ü,ü,ü," and float(rows[0]["price_usd"]) == 9.5
+    assert rows[0]["long"] == "ü,ü,ü," and float(rows[0]["estimate_usd"]) == 9.5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", out.name]
 
 

@@ -20,7 +20,7 @@ def test_the_command_and_the_predict_stage_say_the_same(reproduced, tmp_path):
     found = pd.read_parquet(tmp_path / "out.parquet").set_index("id")
     staged = pd.read_parquet(reproduced.folder / "data/predictions/tuned.parquet").set_index("id")
     staged = staged.loc[found.index]
-    assert (found["price_usd"] == staged["median"]).all()
+    assert (found["estimate_usd"] == staged["median"]).all()
     assert (found["low_usd"] - staged["low_80"]).abs().max() <= 0.01
     assert (found["high_usd"] - staged["high_80"]).abs().max() <= 0.01
     assert (found["interval"] == 80).all()
@@ -115,7 +115,7 @@ def test_the_same_from_python(reproduced):
     assert one == other and one.low_usd <= one.high_usd and one.probabilities is None
     assert predictor.predict([]) == []
     [cut] = predictor.predict(["steel kettle " * 200], point="mode", distribution=True)
-    assert cut.truncated and cut.price_usd == cut.probabilities.argmax()
+    assert cut.truncated and cut.estimate_usd == cut.probabilities.argmax()
 
 
 def test_the_sketch_has_its_peak_where_the_distribution_has():

@@ -1,5 +1,4 @@
 import copy
-import inspect
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,13 +16,16 @@ from pricer.model.base import load_base_model
 from pricer.params import read_params
 from pricer.prices.batches import predict_distributions
 from pricer.prices.distribution import calibrated, interval, quantile
-from pricer.prices.predictor import QUANTIZATION, Predictor, parse_price
+from pricer.prices.predictor import Predictor, parse_price
 from pricer.prices.reading import read_prices
+from pricer.prices.record import QUANTIZATION, Calibration, ServingRecord
 from pricer.prices.trie import build_price_trie
 from pricer.products.prompts import build_prompt
 from tests.conftest import ROOT
 
-EXACT = {"quantization": QUANTIZATION | {"load_in_4bit": False}, "dtype": "float32"}
+EXACT = ServingRecord(
+    quantization=QUANTIZATION.model_copy(update={"load_in_4bit": False}), dtype="float32"
+)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +111,7 @@ def test_half_the_batch_is_tried_when_memory_runs_out_and_said_once(
     base_model_dir, items, monkeypatch, capsys
 ):
     prompts = mixed_prompts(items)
-    predictor = Predictor(base_model_dir, **EXACT, batch_size=16)
+    predictor = Predictor(base_model_dir, settings=EXACT.model_copy(update={"batch_size": 16}))
     expected = predictor.distributions(prompts)
     capsys.readouterr()
 
@@ -205,14 +207,18 @@ def test_two_folders_make_a_predictor_and_its_intervals_are_marked_raw(
     model, base_model_dir, adapter_dir, tokenizer, items
 ):
     summaries = items["summary"][:6].tolist()
-    predictor = Predictor(base_model_dir, adapter_dir, **EXACT, max_dropped_mass=0.01)
+    predictor = Predictor(
+        base_model_dir,
+        adapter_dir,
+        settings=EXACT.model_copy(update={"max_dropped_mass": 0.01}),
+    )
     estimates = predictor.predict(summaries, distribution=True)
     tuned = load_adapter(copy.deepcopy(model), adapter_dir, torch.float32)
     prompts = [build_prompt(summary) for summary in summaries]
     expected = distributions(tuned, tokenizer, prompts, max_new_tokens=0).probabilities
     np.testing.assert_allclose([e.probabilities for e in estimates], expected, atol=1e-6)
-    assert [e.price_usd for e in estimates] == quantile(expected, 0.5).tolist()
-    base = Predictor(str(base_model_dir), **EXACT).predict(summaries, distribution=True)
+    assert [e.estimate_usd for e in estimates] == quantile(expected, 0.5).tolist()
+    base = Predictor(str(base_model_dir), settings=EXACT).predict(summaries, distribution=True)
     assert np.abs(base[0].probabilities - expected[0]).max() > 1e-3
     for level in (1, 80, 99):
         raw = predictor.predict(summaries, level=level)
@@ -223,7 +229,10 @@ def test_two_folders_make_a_predictor_and_its_intervals_are_marked_raw(
 
 def test_with_offsets_intervals_are_calibrated(base_model_dir, items):
     summaries = items["summary"][:3].tolist()
-    predictor = Predictor(base_model_dir, offsets={"80": 0.3, "50": 0.1}, **EXACT)
+    calibration = Calibration(method="made up", n=9, offsets={"80": 0.3, "50": 0.1})
+    predictor = Predictor(
+        base_model_dir, settings=EXACT.model_copy(update={"calibration": calibration})
+    )
     found = predictor.predict(summaries, distribution=True)
     assert all(estimate.calibrated for estimate in found)
     rows = np.array([estimate.probabilities for estimate in found])
@@ -236,26 +245,28 @@ def test_with_offsets_intervals_are_calibrated(base_model_dir, items):
 
 def test_what_cannot_be_asked_of_a_predictor_is_told(base_model_dir, tmp_path):
     with pytest.raises(BaseModelError, match="no adapter there"):
-        Predictor(base_model_dir, tmp_path, **EXACT)
-    predictor = Predictor(base_model_dir, **EXACT)
+        Predictor(base_model_dir, tmp_path, settings=EXACT)
+    predictor = Predictor(base_model_dir, settings=EXACT)
     with pytest.raises(PricerError, match="a whole percent from 1 to 99, got 100"):
         predictor.predict(["kettle"], level=100)
     with pytest.raises(PricerError, match="median, mean, mode or greedy, got 'best'"):
         predictor.predict(["kettle"], point="best")
 
 
-def test_a_predictors_defaults_are_the_committed_params():
+def test_a_records_defaults_are_the_committed_params():
     params = read_params(ROOT / "params.yaml")
     wanted = params.predict.model_dump(exclude={"calibration_size"})
     wanted |= {"quantization": params.quantization.model_dump(), "cutoff": params.prompts.cutoff}
-    wanted |= params.compute.model_dump(include={"device", "dtype"})
-    signature = inspect.signature(Predictor.__init__)
-    assert {name: signature.parameters[name].default for name in wanted} == wanted
+    wanted |= {"dtype": params.compute.dtype, "calibration": None}
+    wanted |= {"base_model_sha256": None, "adapter_sha256": None}
+    assert ServingRecord().model_dump() == wanted
 
 
 def test_threads_get_what_one_after_the_other_gives(base_model_dir, adapter_dir, items):
     """Calls that differ in products, batches, point and interval, all at once, more than once."""
-    predictor = Predictor(base_model_dir, adapter_dir, **EXACT, batch_size=4)
+    predictor = Predictor(
+        base_model_dir, adapter_dir, settings=EXACT.model_copy(update={"batch_size": 4})
+    )
     points = ("median", "greedy", "mean", "mode")
 
     def call(n: int):

@@ -15,7 +15,8 @@ from pricer.model.adapters import save_adapter
 from pricer.model.base import load_base_model
 from pricer.params import Lora, Train, read_params
 from pricer.prices.distribution import quantile
-from pricer.prices.predictor import QUANTIZATION, Predictor
+from pricer.prices.predictor import Predictor
+from pricer.prices.record import QUANTIZATION, ServingRecord
 from pricer.products.prompts import build_prompts
 from pricer.training.callbacks import CURVES
 from pricer.training.checkpoints import find_start, space_for_checkpoints
@@ -385,9 +386,11 @@ def test_what_is_logged_in_dollars_is_what_the_predictor_says(
     found = Predictor(
         base_model_dir,
         tmp_path / "adapter",
-        dtype="float32",
-        quantization=QUANTIZATION | {"load_in_4bit": False},
-        max_price=round(prompts.head(24)["price"].max()),
+        settings=ServingRecord(
+            dtype="float32",
+            quantization=QUANTIZATION.model_copy(update={"load_in_4bit": False}),
+            max_price=round(prompts.head(24)["price"].max()),
+        ),
     ).distributions(products["prompt"].tolist())
     truth = products["price"].to_numpy(float)
     expected = dollar_scores(truth, found.probabilities)

@@ -1,0 +1,134 @@
+"""The serving record: all that pricing another product needs, as the predict stage left it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pricer.errors import PricerError
+from pricer.files import write_json
+from pricer.model.adapters import adapter_sha256, card_settings
+from pricer.model.base import base_model_sha256
+from pricer.params import Count, Quantization, Share
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+# as the committed params are
+QUANTIZATION = Quantization(
+    load_in_4bit=True,
+    load_in_8bit=False,
+    bnb_4bit_quant_type="nf4",
+    bnb_4bit_use_double_quant=True,
+)
+
+
+class Calibration(BaseModel):
+    """What makes a model's own intervals hold what they say, and what that was measured on."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    method: str
+    n: Count
+    """Validation products."""
+    offsets: dict[Annotated[str, Field(pattern="^[1-9][0-9]?$")], float]
+    """Conformal offset on the scale of log(1 + price), by level in percent."""
+
+
+class ServingRecord(BaseModel):
+    """How a model is asked for prices; what is not given is as in the committed `params.yaml`.
+
+    The hashes say which base model, and which adapter on it, the rest belongs to; without them
+    nothing is compared.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    cutoff: Count = 96
+    """Tokens of a description that are kept."""
+    quantization: Quantization = QUANTIZATION
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Of the computation, see `choose_dtype`."""
+    point: Literal["median", "mean", "mode", "greedy"] = "median"
+    """The estimate that is given where a call does not say."""
+    max_price: Count = 999
+    """Highest price that is considered, USD."""
+    max_dropped_mass: Share = 0.2
+    """See `read_prices`."""
+    max_new_tokens: Count = 8
+    """Of the greedy text."""
+    batch_size: Count = 32
+    """Products a forward pass."""
+    calibration: Calibration | None = None
+    """Without one, intervals are what the model itself says, and marked so."""
+    base_model_sha256: Digest | None = None
+    adapter_sha256: Digest | None = None
+
+
+def read_record(file: Path) -> ServingRecord:
+    """Read a serving record.
+
+    Raises:
+        PricerError: the file is damaged, or not a serving record.
+    """
+    try:
+        return ServingRecord.model_validate(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:  # of JSON, of the encoding, of pydantic
+        raise PricerError(
+            f"{file} is no serving record ({_reason(error)}): "
+            "`dvc checkout` or `dvc repro predict` brings it back"
+        ) from None
+
+
+def _reason(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def write_record(file: Path, record: ServingRecord) -> None:
+    """Write a serving record as JSON."""
+    write_json(file, record.model_dump())
+
+
+def record_of(adapter: Path | None) -> ServingRecord:
+    """Return the defaults, with what an adapter's card says of how it was trained.
+
+    Raises:
+        PricerError: the card is damaged.
+    """
+    settings: Mapping[str, Any] = card_settings(adapter) if adapter else {}
+    try:
+        return ServingRecord.model_validate(settings)
+    except ValidationError as error:
+        raise PricerError(f"{adapter}/README.md: pricer.{_reason(error)}") from None
+
+
+def check_belongs(record: ServingRecord, base: Path, adapter: Path | None) -> None:
+    """Raise PricerError unless a base model and an adapter are those that a record is of.
+
+    Also where an adapter's card names another base model than the one it is put on.
+    """
+    trained_on = record_of(adapter).base_model_sha256
+    wanted = {
+        f"the one that {adapter} was trained on": trained_on,
+        "the one that the serving record is of": record.base_model_sha256,
+    }
+    base_sha256 = base_model_sha256(base) if any(wanted.values()) else None
+    for which, sha256 in wanted.items():
+        if sha256:
+            _compare(base, base_sha256, sha256, which)
+    if record.base_model_sha256:
+        adapter_hash = adapter_sha256(adapter) if adapter else None
+        which = "the one that the serving record is of"
+        _compare(adapter or "no adapter", adapter_hash, record.adapter_sha256, which)
+
+
+def _compare(what: Path | str, found: str | None, wanted: str | None, which: str) -> None:
+    if found != wanted:
+        raise PricerError(
+            f"{what} is not {which} (SHA-256 {found}, must be {wanted}): "
+            "`dvc checkout` brings back what belongs together"
+        )

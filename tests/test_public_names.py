@@ -1,0 +1,52 @@
+"""What others build on: few names, each where it says, with an example that runs."""
+
+import doctest
+import subprocess
+import sys
+
+import pytest
+
+import pricer
+from tests.conftest import ROOT
+
+
+def test_the_public_names_are_these():
+    assert pricer.__all__ == [
+        "PriceEstimate",
+        "Predictor",
+        "PricerError",
+        "ServingRecord",
+        "build_prompt",
+        "crps",
+    ]
+    assert set(pricer._HOMES) == set(pricer.__all__)
+
+
+@pytest.mark.parametrize("name", pricer.__all__)
+def test_a_public_name_is_documented_where_it_lives(name):
+    value = getattr(pricer, name)
+    assert value.__doc__ and value.__module__ == pricer._HOMES[name]
+
+
+def test_other_names_are_no_attributes():
+    with pytest.raises(AttributeError, match="module 'pricer' has no attribute 'predictor_'"):
+        pricer.predictor_  # noqa: B018
+
+
+def test_types_travel_with_the_package():
+    assert (ROOT / "pricer/py.typed").is_file()
+
+
+@pytest.mark.parametrize("name", ["build_prompt", "crps"])
+def test_the_examples_in_the_docstrings_run(name):
+    value = getattr(pricer, name)
+    home = sys.modules[value.__module__].__dict__
+    [found] = doctest.DocTestFinder(recurse=False).find(value, name, globs=dict(home))
+    assert found.examples
+    assert doctest.DocTestRunner().run(found).failed == 0
+
+
+def test_torch_is_imported_when_it_is_asked_for():
+    code = "import sys, pricer; a = 'torch' in sys.modules; pricer.Predictor; "
+    code += "sys.exit(0 if not a and 'torch' in sys.modules else 1)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
