@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -117,7 +117,28 @@ def file_names(repo: str, kind: Kind, commit: str, folder: Path) -> list[str]:
         tree = get_cached_repo_tree(repo, repo_type=kind, revision=commit)
     except CachedRepoTreeNotFoundError:  # what is there came another way, and there is no network
         return sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
-    return sorted(file.path for file in tree)
+    return sorted(checked_names((file.path for file in tree), repo))
+
+
+def checked_names(names: Iterable[object], repo: str) -> list[str]:
+    """Return names of files that a repository tells, each inside of its own folder.
+
+    What a repository says of itself is not to be trusted: an absolute name, or one with `..`, is
+    that of another file on this machine.
+
+    Raises:
+        HubError: a name is none.
+    """
+    checked = []
+    for name in names:
+        parts = name.split("/") if isinstance(name, str) else [""]
+        if not all(part.isprintable() and part.strip(". ") for part in parts) or "\\" in str(name):
+            raise HubError(
+                f"{repo}: {str(name)[:80]!r} is no name of a file in a repository, "
+                "which someone may have made so on purpose: nothing of it is used"
+            )
+        checked.append(str(name))
+    return checked
 
 
 def card_data(folder: Path) -> dict[str, Any]:
@@ -140,8 +161,10 @@ def checked_sha256(file: Path) -> str:
     # the cache names a large file by its hash; where it cannot link, it does not say
     blob = file.parent / file.readlink() if file.is_symlink() else file
     if SHA256.fullmatch(blob.name) and blob.name != got:
-        for path in (file, blob.resolve(), blob):
-            path.unlink(missing_ok=True)
+        cache = Path(constants.HF_HUB_CACHE).resolve()
+        for path in (file, blob):
+            if path.parent.resolve().is_relative_to(cache):  # what is elsewhere is not ours
+                path.unlink(missing_ok=True)
         raise HubError(
             f"{file.name} in the Hub's cache is damaged (SHA-256 {got}, the Hub says {blob.name}): "
             "it has been removed, run the same command again to download it anew"
@@ -161,7 +184,8 @@ def weights_folder(base_model_dir: Path) -> Path:
     hub = json.loads(origin.read_text(encoding="utf-8")).get("hub") if origin.is_file() else None
     if not hub:
         return base_model_dir
-    repo, commit, names = hub["repo"], hub["commit"], list(hub["files"])
+    repo, commit = hub["repo"], hub["commit"]
+    names = checked_names(hub["files"], repo)
     cached = [try_to_load_from_cache(repo, name, revision=commit) for name in names]
     if all(isinstance(path, str) for path in cached):  # the Hub need not be asked
         folder = Path(str(cached[0])).parent

@@ -1,12 +1,13 @@
 """Adapters on disk: one that was trained here, or any standard PEFT adapter in a folder."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import metadata_load
-from peft import PeftModel
-from safetensors import SafetensorError
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from pricer.errors import BaseModelError
@@ -51,19 +52,38 @@ def load_adapter(base_model: PreTrainedModel, folder: Path, dtype: torch.dtype) 
     """Put the adapter in `folder` on `base_model`, for prediction in `dtype`.
 
     Raises:
-        BaseModelError: there is no adapter, or it does not fit the base model.
+        BaseModelError: there is no adapter, it does not fit the base model, or its weights are not
+            all there, others too, or no numbers.
     """
     check_adapter(folder)
     try:
-        model = PeftModel.from_pretrained(base_model, str(folder), local_files_only=True).eval()
+        with warnings.catch_warnings():  # it warns of missing weights, which end the call below
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            model = PeftModel.from_pretrained(base_model, str(folder), local_files_only=True)
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            stored = set(file.keys())
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         raise BaseModelError(f"{folder}: cannot be put on this base model ({first})") from error
+    # the library starts what is missing at random, and leaves out what it does not know
+    needed = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    _compare_weights(folder, stored, needed)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
+            if not parameter.isfinite().all():
+                raise BaseModelError(f"{folder}: {WEIGHTS} holds infinite weights or NaN in {name}")
             # trained in float32; casting once is cheaper than with every token
             parameter.data = parameter.data.to(dtype)
-    return model
+    return model.eval()
+
+
+def _compare_weights(folder: Path, stored: set[str], needed: set[str]) -> None:
+    for names, what in ((needed - stored, "lacks"), (stored - needed, "holds, as no part of it,")):
+        if names:
+            raise BaseModelError(
+                f"{folder}: {WEIGHTS} {what} {len(names)} of the adapter's weights, first "
+                f"{min(names)}: it is not the file that {CONFIG} is of"
+            )
 
 
 def save_adapter(
