@@ -34,9 +34,11 @@ from transformers import (
 from pricer.files import read_parquet
 from pricer.model.base import choose_device, choose_dtype
 from pricer.prices.predictor import Predictor
+from pricer.prices.record import ServingRecord
 from pricer.products.prompts import build_prompt, encode_prompts
 
 BATCH_SIZE = 32
+SETTINGS = ServingRecord(batch_size=BATCH_SIZE)
 VOCABULARY = 128_256
 SHAPES = {  # of meta-llama/Llama-3.2-1B and 3B
     "llama-3.2-1b": {
@@ -101,7 +103,7 @@ def reference_loop(work: Work) -> Run:
 
 def bare_pass(work: Work) -> Run:
     """One forward pass over the same batches, logits of the last position, nothing read out."""
-    predictor = Predictor(work.base, work.adapter, batch_size=BATCH_SIZE)
+    predictor = Predictor(work.base, work.adapter, settings=SETTINGS)
     model, tokenizer = predictor.model, predictor.tokenizer
 
     @torch.inference_mode()
@@ -124,7 +126,7 @@ def bare_pass(work: Work) -> Run:
 
 def every_price(work: Work) -> Run:
     """The whole distribution, as the `predict` stage reads it, without the greedy text."""
-    predictor = Predictor(work.base, work.adapter, batch_size=BATCH_SIZE)
+    predictor = Predictor(work.base, work.adapter, settings=SETTINGS)
     return predictor.distributions
 
 

@@ -42,7 +42,8 @@ from pricer.prices.batches import contiguous_output_layer
 from pricer.products.prompts import build_completion
 from pricer.training.checkpoints import all_checkpoints
 from pricer.training.examples import IGNORED, EpochOrder
-from pricer.training.run import build_trainer
+from pricer.training.run import Run, build_trainer
+from pricer.training.trackers import Logged, Trackers
 
 PADDED = 128
 
@@ -118,7 +119,7 @@ def loaded(work: Work) -> PreTrainedModel:
         work.base,
         device=device,
         dtype=choose_dtype("auto", device),
-        **work.params.quantization.model_dump(),
+        quantization=work.params.quantization,
     )
 
 
@@ -126,19 +127,17 @@ def ours(work: Work, model: PreTrainedModel | None = None) -> SFTTrainer:
     """Set up as the `train` stage does."""
     params, device = work.params, choose_device("auto")
     dtype = choose_dtype("auto", device)
-    return build_trainer(
-        model or loaded(work),
+    run = Run(
+        params.lora,
+        params.train,
+        dtype,
         load_tokenizer(work.base),
-        work.prompts,
-        work.validation,
-        lora=params.lora,
-        train=params.train,
-        dtype=dtype,
+        train_prompts=work.prompts,
+        validation_prompts=work.validation,
         checkpoints=work.folder / "checkpoints",
-        curves=work.folder / "curves",
-        trackers=work.folder / "trackers",
-        params={},
     )
+    logged = Logged(work.folder / "curves", [], work.folder, "bench", tags=[], params={})
+    return build_trainer(model or loaded(work), run, Trackers(logged))
 
 
 WAYS: dict[str, Callable[[Work], SFTTrainer]] = {"stock recipe": stock, "pricer": ours}
@@ -170,7 +169,6 @@ def train_once(trainer: SFTTrainer, name: str, checkpoint: Path | None = None, *
     """Train over all examples, in the order that they have; return what was seen."""
     steps = Steps(**until)
     trainer.add_callback(steps)
-    trainer.order = EpochOrder([], group=None, seed=0)  # not in use: the order is given
     trainer._get_train_sampler = lambda *_: SequentialSampler(trainer.train_dataset)
     with contiguous_output_layer(trainer.model) if name == "pricer" else nullcontext():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

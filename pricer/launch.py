@@ -11,8 +11,42 @@ from pricer.params import Compute
 T = TypeVar("T")
 
 
-def launched(stage: str, compute: Compute, *, device: str) -> bool:
-    """Run a stage in as many processes as params ask for; tell whether that was done.
+def rank() -> int:
+    """Return the number of this process among those of its stage, 0 for the first or only one."""
+    return int(os.environ.get("RANK", 0))
+
+
+def process_count() -> int:
+    """Return how many processes this one belongs to, itself included."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def local_rank() -> int | None:
+    """Return the number of this process among those on this machine, None for an only one."""
+    number = os.environ.get("LOCAL_RANK")
+    return None if number is None else int(number)
+
+
+def check_processes(compute: Compute, *, device: str, gpus: int) -> None:
+    """Raise ParamsError if there are fewer GPUs than processes, or none to split a model over.
+
+    Args:
+        compute: how many processes, and how they share the model.
+        device: type of device that they compute on, "cpu" or "cuda".
+        gpus: how many this machine has.
+    """
+    here = compute.processes // compute.machines
+    if device == "cpu" and compute.strategy == "fsdp":
+        raise ParamsError("compute.strategy fsdp needs GPUs: set it to ddp")
+    if device == "cuda" and here > gpus:
+        raise ParamsError(
+            f"compute.processes asks for {here} on this machine, one a GPU, "
+            f"but torch sees {gpus} GPUs: lower it"
+        )
+
+
+def launched(compute: Compute, *, device: str) -> bool:
+    """Run this stage in as many processes as params ask for; tell whether that was done.
 
     It is not for one process, nor where this is one of the processes already.
 
@@ -20,7 +54,6 @@ def launched(stage: str, compute: Compute, *, device: str) -> bool:
     MASTER_ADDR, the first one's address, say who is who, MASTER_PORT where they meet.
 
     Args:
-        stage: module name; it gets the arguments that this process has.
         compute: how many processes, and how they share the model.
         device: type of device that they compute on, "cpu" or "cuda".
 
@@ -28,21 +61,15 @@ def launched(stage: str, compute: Compute, *, device: str) -> bool:
         ParamsError: this machine has fewer GPUs than that.
         PricerError: a process failed; it has said why.
     """
-    if compute.processes == 1 or "RANK" in os.environ:
+    if compute.processes == 1 or process_count() > 1:
         return False
     # these take seconds to import: only who starts processes waits for them
     import torch
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    check_processes(compute, device=device, gpus=torch.cuda.device_count())
     here = compute.processes // compute.machines
-    if device == "cuda" and here > torch.cuda.device_count():
-        raise ParamsError(
-            f"compute.processes asks for {here} processes on this machine, one a GPU, "
-            f"but torch sees {torch.cuda.device_count()} GPUs"
-        )
-    if device == "cpu" and compute.strategy == "fsdp":
-        raise ParamsError("compute.strategy fsdp needs GPUs: use ddp")
     command = ["--num_processes", compute.processes, "--num_machines", compute.machines]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["--num_cpu_threads_per_process", max(1, torch.get_num_threads() // here)]
@@ -57,7 +84,7 @@ def launched(stage: str, compute: Compute, *, device: str) -> bool:
         command += ["--fsdp_use_orig_params", "false", "--fsdp_cpu_ram_efficient_loading", "false"]
     else:
         command += ["--multi_gpu"]  # which is its name for one process a device, CPUs too
-    command += ["--module", stage, *sys.argv[1:]]
+    command += ["--module", "stages", *sys.argv[1:]]
     # it would tell in its own words what the processes say in theirs
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
@@ -74,18 +101,16 @@ def join(device: str) -> tuple[int, int]:
     Args:
         device: type of device, "cpu" or "cuda".
     """
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    if processes == 1:
-        return 0, 1
-    from accelerate import PartialState
+    if process_count() > 1:
+        from accelerate import PartialState
 
-    state = PartialState(cpu=device == "cpu")
-    return state.process_index, processes
+        PartialState(cpu=device == "cpu")
+    return rank(), process_count()
 
 
-def from_first(value: T, processes: int) -> T:
+def from_first(value: T) -> T:
     """Return the value that the process of rank 0 has."""
-    if processes == 1:
+    if process_count() == 1:
         return value
     from accelerate.utils import broadcast_object_list
 

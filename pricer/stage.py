@@ -28,7 +28,7 @@ def load_environment() -> None:
         ) from None
 
 
-def run_stage(name: str, main: Callable[..., None]) -> None:
+def run_stage(name: str, main: Callable[..., None], paths: list[str]) -> None:
     """Call `main(*paths)` with the command line's paths; end an error in one line, exit code 1.
 
     DVC has removed the stage's earlier outputs by then, so the line says how to get them back.
@@ -36,7 +36,7 @@ def run_stage(name: str, main: Callable[..., None]) -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        main(*(Path(argument) for argument in sys.argv[1:]))
+        main(*map(Path, paths))
     except BaseException as error:
         line = explain(error)
         if line is None or os.environ.get("PRICER_DEBUG"):

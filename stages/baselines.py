@@ -6,7 +6,6 @@ from pricer.files import write_parquet
 from pricer.judging.baselines import predict_baselines
 from pricer.params import read_params
 from pricer.products.items import read_items
-from pricer.stage import run_stage
 
 
 def main(items_dir: Path, predictions_file: Path) -> None:
@@ -17,7 +16,3 @@ def main(items_dir: Path, predictions_file: Path) -> None:
     )
     write_parquet(predictions_file, estimates)
     print(f"{len(estimates)} products: {', '.join(estimates.columns[2:])}")
-
-
-if __name__ == "__main__":
-    run_stage("baselines", main)

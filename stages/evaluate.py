@@ -18,7 +18,6 @@ from pricer.judging.report import (
 )
 from pricer.params import flat_params, read_params
 from pricer.products.items import read_items
-from pricer.stage import run_stage
 
 
 def main(
@@ -65,7 +64,3 @@ def main(
 
 def _read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-if __name__ == "__main__":
-    run_stage("evaluate", main)

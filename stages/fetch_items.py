@@ -7,7 +7,6 @@ from pricer.files import write_json, writing
 from pricer.params import Catalog, Files, HubItems, read_params
 from pricer.products.items import SPLITS, write_items
 from pricer.products.sources import catalog_items, file_items, hub_items
-from pricer.stage import run_stage
 
 
 def main(items_dir: Path, metrics_file: Path) -> None:
@@ -55,7 +54,3 @@ def _sizes(source: Catalog | Files | HubItems) -> dict[str, Any]:
         "validation": source.validation_size,
         "test": source.test_size,
     }
-
-
-if __name__ == "__main__":
-    run_stage("fetch@items", main)

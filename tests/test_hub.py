@@ -336,11 +336,11 @@ import json
 from pathlib import Path
 import torch
 from pricer.model.base import load_base_model, load_tokenizer
+from pricer.prices.record import QUANTIZATION
 
 def logits(folder):
     model = load_base_model(folder, device=torch.device("cpu"), dtype=torch.float32,
-        load_in_4bit=False, load_in_8bit=False, bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True)
+        quantization=QUANTIZATION.model_copy(update={"load_in_4bit": False}))
     ids = load_tokenizer(folder)("Mug 219", return_tensors="pt")["input_ids"]
     return model(ids).logits.tolist()
 

@@ -1,6 +1,5 @@
 """What this machine has, what the current params need of it, and what stands in the way."""
 
-import importlib.util
 import os
 import platform
 import re
@@ -8,13 +7,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pricer.commands.memory import GIB
 from pricer.errors import ParamsError, PricerError
+from pricer.launch import check_processes
 from pricer.params import Params, read_params
 from pricer.training.checkpoints import LIBRARIES, free_bytes, lasting_root, space_for_checkpoints
+from pricer.training.checks import check_optimizer, check_trackers
 
 CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
 TOKENS = ("HF_TOKEN", "WANDB_API_KEY")
@@ -163,30 +165,16 @@ def check_training(params: Params) -> Iterator[Finding]:
     """Tell what the params of training ask for that cannot be had here."""
     import torch
 
-    train, gpus = params.train, torch.cuda.device_count()
-    on_cpu = params.compute.device == "cpu" or not gpus
-    problem = None
-    if on_cpu and not train.optim.startswith("adamw_torch"):
-        problem = f"train.optim {train.optim} needs a GPU: set it to adamw_torch"
-    yield Finding("params", "optimizer", train.optim, problem, fatal=True)
-    compute = params.compute
-    here = compute.processes // compute.machines
-    problem = None
-    if compute.strategy == "fsdp" and on_cpu:
-        problem = "compute.strategy fsdp needs GPUs: set it to ddp"
-    elif not on_cpu and here > gpus:
-        problem = f"compute.processes asks for {here} here, one a GPU, but there are {gpus}"
-    told = f"{compute.processes} on {compute.machines} machines"
-    yield Finding("params", "processes", told, problem, fatal=True)
-    missing = [name for name in train.report_to if importlib.util.find_spec(name) is None]
-    problem = None
-    if missing:
-        names = ", ".join(missing)
-        problem = (
-            f"train.report_to names {names}, not installed: `pip install '.[{','.join(missing)}]'`"
-        )
-    told = ", ".join(["DVCLive", *train.report_to])
-    yield Finding("params", "trackers", told, problem, fatal=True)
+    train, compute, gpus = params.train, params.compute, torch.cuda.device_count()
+    device = "cpu" if compute.device == "cpu" or not gpus else "cuda"
+    trackers = ", ".join(["DVCLive", *train.report_to])
+    processes = f"{compute.processes} on {compute.machines} machines"
+    for what, value, check in (
+        ("optimizer", train.optim, partial(check_optimizer, train.optim, device=device)),
+        ("processes", processes, partial(check_processes, compute, device=device, gpus=gpus)),
+        ("trackers", trackers, partial(check_trackers, train.report_to)),
+    ):
+        yield Finding("params", what, value, _problem_of(check), fatal=True)
 
 
 def check_memory_and_disk(params: Params, root: Path) -> Iterator[Finding]:

@@ -164,7 +164,7 @@ def measured_weights(base_model_dir: Path, params: Params) -> int:
         base_model_dir,
         device=device,
         dtype=choose_dtype(params.compute.dtype, device),
-        **params.quantization.model_dump(),
+        quantization=params.quantization,
     )
     return int(model.get_memory_footprint(return_buffers=False))
 

@@ -1,7 +1,6 @@
 """The base model: its tokenizer, its quantized weights, and the device and precision for both."""
 
 import json
-import os
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +18,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from pricer.errors import BaseModelError
 from pricer.hub import weights_folder
+from pricer.launch import local_rank
+from pricer.params import Quantization
 from pricer.provenance import digest, folder_sha256
 
 disable_progress_bar()
@@ -41,8 +42,8 @@ def choose_device(requested: str) -> torch.device:
     device = torch.device(("cuda" if gpus else "cpu") if requested == "auto" else requested)
     if device.type == "cpu":
         return device
-    if "LOCAL_RANK" in os.environ:  # one of several processes
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    if (number := local_rank()) is not None:  # one of several processes
+        device = torch.device("cuda", number)
     if (device.index or 0) >= gpus:
         raise BaseModelError(
             f"compute.device is {requested}, but torch sees {gpus} GPUs: set it to auto or cpu"
@@ -138,10 +139,7 @@ def load_base_model(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    load_in_4bit: bool,
-    load_in_8bit: bool,
-    bnb_4bit_quant_type: str,
-    bnb_4bit_use_double_quant: bool,
+    quantization: Quantization,
     quant_storage: torch.dtype | None = None,
 ) -> PreTrainedModel:
     """Load a base model, quantized by bitsandbytes, in evaluation mode.
@@ -150,10 +148,7 @@ def load_base_model(
         folder: a Hugging Face model folder, or one that names weights on the Hub.
         device: where it goes.
         dtype: of what is not quantized, and of the computation.
-        load_in_4bit: quantize linear layers to 4 bits.
-        load_in_8bit: quantize linear layers to 8 bits.
-        bnb_4bit_quant_type: "nf4" or "fp4" (Dettmers et al. 2023, QLoRA, section 3).
-        bnb_4bit_use_double_quant: quantize the quantization constants too.
+        quantization: of the linear layers (Dettmers et al. 2023, QLoRA, section 3).
         quant_storage: type that packed 4-bit weights are stored as, which FSDP wants to be that of
             the other weights; None for bytes.
 
@@ -164,14 +159,11 @@ def load_base_model(
     if not (folder / "config.json").is_file():  # the library would ask the Hub for such a name
         raise BaseModelError(f"{folder}: no base model there (no config.json): dvc repro fetch")
     weights = weights_folder(folder)
-    quantization = None
-    if load_in_4bit or load_in_8bit:
+    config = None
+    if quantization.bits < 16:
         check_quantizes_on(device)
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=load_in_4bit,
-            load_in_8bit=load_in_8bit,
-            bnb_4bit_quant_type=bnb_4bit_quant_type,
-            bnb_4bit_use_double_quant=bnb_4bit_use_double_quant,
+        config = BitsAndBytesConfig(
+            **quantization.model_dump(),
             bnb_4bit_compute_dtype=dtype,
             bnb_4bit_quant_storage=quant_storage,
         )
@@ -180,7 +172,7 @@ def load_base_model(
             weights,
             dtype=dtype,
             device_map={"": device},
-            quantization_config=quantization,
+            quantization_config=config,
             # on a CPU, attention over short masked sequences is faster written out: the fused
             # kernel took a third of a training step
             attn_implementation="eager" if device.type == "cpu" else "sdpa",

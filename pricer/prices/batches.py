@@ -4,8 +4,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -39,18 +39,41 @@ class PriceDistributions:
     batch_size: int
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How prompts are read.
+
+    Attributes:
+        max_dropped_mass: see `read_prices`.
+        batch_size: prompts a forward pass, batched by length; halved when memory runs out.
+        max_new_tokens: of the greedy continuation; 0 for none.
+        progress: show a bar where there is more than a batch.
+    """
+
+    max_dropped_mass: float
+    batch_size: int
+    max_new_tokens: int = 0
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of several processes this is: it reads its batches, and gets the others' results."""
+
+    rank: int = 0
+    processes: int = 1
+
+
+ALL_OF_IT = Share()
+
+
 def predict_distributions(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     trie: PriceTrie,
     prompts: list[str],
-    *,
-    max_dropped_mass: float,
-    batch_size: int,
-    max_new_tokens: int,
-    progress: bool = False,
-    rank: int = 0,
-    processes: int = 1,
+    reading: Reading,
+    share: Share = ALL_OF_IT,
 ) -> PriceDistributions:
     """Return the distribution over the price of each prompt, in the order of `prompts`.
 
@@ -59,79 +82,89 @@ def predict_distributions(
         tokenizer: the base model's.
         trie: of the prices that are considered, by this tokenizer.
         prompts: texts that end with the price prefix.
-        max_dropped_mass: see `read_prices`.
-        batch_size: prompts a forward pass, batched by length; halved when memory runs out.
-        max_new_tokens: of the greedy continuation; 0 for none.
-        progress: show a bar where there is more than a batch.
-        rank: of this process; it reads its share of the batches, and gets the others' results.
-        processes: how many call this at once, with the same arguments but for `rank`.
+        reading: how they are read.
+        share: called at once in several processes, the part of this one.
     """
     encoded = encode_prompts(tokenizer, prompts)
-    order = sorted(range(len(encoded)), key=lambda row: len(encoded[row]), reverse=True)
-    # batch by batch, so that each is the same whatever the number of processes
-    starts = range(rank * batch_size, len(order), processes * batch_size)
-    order = [row for start in starts for row in order[start : start + batch_size]]
-    probabilities = np.empty((len(prompts), len(trie.value_edges)))
-    price_mass, dropped_mass = np.empty(len(prompts)), np.empty(len(prompts))
-    texts = [""] * len(prompts) if max_new_tokens else []
-    refresh_s = 0.1 if sys.stderr.isatty() else 30
+    rows = _own_rows(encoded, reading.batch_size, share)
+    texts = [""] * len(prompts) if reading.max_new_tokens else []
+    found = PriceDistributions(
+        np.empty((len(prompts), len(trie.value_edges))),
+        np.empty(len(prompts)),
+        np.empty(len(prompts)),
+        texts,
+        reading.batch_size,
+    )
     done = 0
-    with (
-        contiguous_output_layer(model),
-        tqdm(
-            total=len(order),
-            desc="predict",
-            unit="item",
-            mininterval=refresh_s,
-            # over before it says anything
-            disable=not progress or rank > 0 or len(order) <= batch_size,
-        ) as bar,
-    ):
-        while done < len(order):
-            rows = order[done : done + batch_size]
+    with contiguous_output_layer(model), _bar(len(rows), reading, share) as bar:
+        while done < len(rows):
+            batch = rows[done : done + found.batch_size]
+            prompt_ids = [encoded[row] for row in batch]
             try:
-                log_probs, dropped, generated = _predict_batch(
-                    model,
-                    tokenizer,
-                    trie,
-                    [encoded[row] for row in rows],
-                    max_dropped_mass=max_dropped_mass,
-                    max_new_tokens=max_new_tokens,
-                )
+                said = _predict_batch(model, tokenizer, trie, prompt_ids, reading)
             except RuntimeError as error:
-                if not is_out_of_memory(error) or batch_size == 1:
+                if not is_out_of_memory(error) or found.batch_size == 1:
                     raise
-                batch_size = batch_size // 2
+                found = replace(found, batch_size=found.batch_size // 2)
                 bar.write(
-                    f"out of memory: predict.batch_size {batch_size} from here on", file=sys.stderr
+                    f"out of memory: predict.batch_size {found.batch_size} from here on",
+                    file=sys.stderr,
                 )
                 continue
-            mass = np.exp(log_probs)
-            price_mass[rows] = mass.sum(axis=1)
-            dropped_mass[rows] = dropped
-            # relative to the likeliest price: also where the whole mass is next to nothing
-            relative = np.exp(log_probs - log_probs.max(axis=1, keepdims=True))
-            probabilities[rows] = relative / relative.sum(axis=1, keepdims=True)
-            for row, text in zip(rows, generated, strict=bool(generated)):
-                texts[row] = text
-            done += len(rows)
-            bar.update(len(rows))
-    if processes > 1:
-        for rows, *found in _gathered(
-            (order, probabilities[order], price_mass[order], dropped_mass[order], texts), processes
-        ):
-            probabilities[rows], price_mass[rows], dropped_mass[rows], others = found
-            if max_new_tokens:
-                for row in rows:
-                    texts[row] = others[row]
-    return PriceDistributions(probabilities, price_mass, dropped_mass, texts, batch_size)
+            _fill_in(found, batch, *said)
+            done += len(batch)
+            bar.update(len(batch))
+    if share.processes > 1:
+        _gather(found, rows, share.processes)
+    return found
 
 
-def _gathered(own: Any, processes: int) -> list[Any]:
-    """Return what each process has, in the order of their ranks."""
-    every = [None] * processes
+def _own_rows(encoded: list[list[int]], batch_size: int, share: Share) -> list[int]:
+    """Return the rows of this process's batches, the longest prompts first.
+
+    Batch by batch, so that each is the same whatever the number of processes.
+    """
+    order = sorted(range(len(encoded)), key=lambda row: len(encoded[row]), reverse=True)
+    starts = range(share.rank * batch_size, len(order), share.processes * batch_size)
+    return [row for start in starts for row in order[start : start + batch_size]]
+
+
+def _bar(total: int, reading: Reading, share: Share) -> "tqdm[NoReturn]":
+    # with one batch it is over before it says anything
+    hidden = not reading.progress or share.rank > 0 or total <= reading.batch_size
+    interval_s = 0.1 if sys.stderr.isatty() else 30
+    return tqdm(total=total, desc="predict", unit="item", mininterval=interval_s, disable=hidden)
+
+
+def _fill_in(
+    found: PriceDistributions,
+    rows: list[int],
+    log_probs: NDArray[np.float64],
+    dropped: NDArray[np.float64],
+    texts: list[str],
+) -> None:
+    """Put what was read of some prompts into their rows."""
+    found.price_mass[rows] = np.exp(log_probs).sum(axis=1)
+    found.dropped_mass[rows] = dropped
+    # relative to the likeliest price: also where the whole mass is next to nothing
+    relative = np.exp(log_probs - log_probs.max(axis=1, keepdims=True))
+    found.probabilities[rows] = relative / relative.sum(axis=1, keepdims=True)
+    for row, text in zip(rows, texts, strict=bool(texts)):
+        found.greedy_texts[row] = text
+
+
+def _gather(found: PriceDistributions, rows: list[int], processes: int) -> None:
+    """Complete what this process has read of some rows with what the others have of theirs."""
+    arrays = (found.probabilities, found.price_mass, found.dropped_mass)
+    own = (rows, [array[rows] for array in arrays], found.greedy_texts)
+    every: list[Any] = [None] * processes
     torch.distributed.all_gather_object(every, own)
-    return every
+    for others, parts, texts in every:
+        for array, part in zip(arrays, parts, strict=True):
+            array[others] = part
+        if texts:
+            for row in others:
+                found.greedy_texts[row] = texts[row]
 
 
 @contextmanager
@@ -156,9 +189,7 @@ def _predict_batch(
     tokenizer: PreTrainedTokenizerBase,
     trie: PriceTrie,
     encoded: list[list[int]],
-    *,
-    max_dropped_mass: float,
-    max_new_tokens: int,
+    reading: Reading,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
     longest = max(map(len, encoded))
     input_ids = torch.full((len(encoded), longest), int(tokenizer.pad_token_id))
@@ -175,12 +206,12 @@ def _predict_batch(
         trie,
         input_ids,
         attention_mask,
-        max_dropped_mass=max_dropped_mass,
-        keep_cache=max_new_tokens > 0,
+        max_dropped_mass=reading.max_dropped_mass,
+        keep_cache=reading.max_new_tokens > 0,
     )
     texts = []
-    if max_new_tokens:
-        texts = _continue(model, tokenizer, input_ids, attention_mask, cache, max_new_tokens)
+    if most := reading.max_new_tokens:
+        texts = _continue(model, tokenizer, input_ids, attention_mask, cache, most)
     return log_probs.cpu().numpy(), dropped.cpu().numpy(), texts
 
 

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from pricer.errors import ItemsError, PricerError
 from pricer.model.adapters import load_adapter
 from pricer.model.base import choose_device, choose_dtype, load_base_model, load_tokenizer
-from pricer.prices.batches import PriceDistributions, predict_distributions
+from pricer.prices.batches import (
+    ALL_OF_IT,
+    PriceDistributions,
+    Reading,
+    Share,
+    predict_distributions,
+)
 from pricer.prices.distribution import LEVELS, calibrated, interval, mean, mode, quantile
 from pricer.prices.record import ServingRecord, check_belongs, read_record, record_of
 from pricer.prices.trie import build_price_trie
@@ -88,7 +94,7 @@ class Predictor:
         place = choose_device(device)
         dtype = choose_dtype(settings.dtype, place)
         self.model = load_base_model(
-            base, device=place, dtype=dtype, **settings.quantization.model_dump()
+            base, device=place, dtype=dtype, quantization=settings.quantization
         )
         if adapter is not None:
             self.model = load_adapter(self.model, adapter, dtype)
@@ -177,8 +183,7 @@ class Predictor:
         *,
         greedy: bool = False,
         progress: bool = False,
-        rank: int = 0,
-        processes: int = 1,
+        share: Share = ALL_OF_IT,
     ) -> PriceDistributions:
         """Return the distribution over the price of each prompt, in the order of `prompts`.
 
@@ -186,21 +191,17 @@ class Predictor:
             prompts: texts that end with the price prefix.
             greedy: the greedy texts too.
             progress: show a bar where there is more than a batch.
-            rank: of this process among those that share the work.
-            processes: how many these are; all get the whole result.
+            share: called at once in several processes, the part of this one; all get the whole.
         """
         with self._lock:
-            found = predict_distributions(
-                self.model,
-                self.tokenizer,
-                self._trie,
-                prompts,
-                max_dropped_mass=self.settings.max_dropped_mass,
-                batch_size=self._batch_size,
+            reading = Reading(
+                self.settings.max_dropped_mass,
+                self._batch_size,
                 max_new_tokens=self.settings.max_new_tokens if greedy else 0,
                 progress=progress,
-                rank=rank,
-                processes=processes,
+            )
+            found = predict_distributions(
+                self.model, self.tokenizer, self._trie, prompts, reading, share
             )
             self._batch_size = found.batch_size  # what ran out of memory is not tried again
         return found

@@ -1,68 +1,15 @@
-"""What a training run shows: the curves that DVC plots, and a progress bar."""
+"""What a training run shows: a progress bar with the losses."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
-from dvclive import Live
-from scmrepo.exceptions import SCMError
 from tqdm import tqdm
 from transformers import (
     ProgressCallback,
-    TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
 )
-
-from pricer.errors import PricerError
-
-# what goes to the curves: the trainer's name, ours
-CURVES = {
-    "loss": "train_loss",
-    "eval_loss": "validation_loss",
-    "eval_mae": "validation_mae",
-    "eval_crps": "validation_crps",
-    "eval_coverage_80": "validation_coverage_80",
-    "learning_rate": "learning_rate",
-    "grad_norm": "grad_norm",
-}
-
-
-class Curves(TrainerCallback):
-    """Write the curves that DVC plots: a TSV file each, by step."""
-
-    def __init__(self, folder: Path) -> None:  # noqa: D107
-        try:
-            self.live = Live(str(folder), save_dvc_exp=False, dvcyaml=False)
-        except SCMError:
-            raise PricerError(
-                "git has no commit here yet, and DVCLive needs one: `git add -A && git commit`"
-            ) from None
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Write what was logged before the checkpoint that a run resumes from."""
-        for logs in state.log_history:
-            self._write(logs["step"], logs)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Log the values of one step."""
-        self._write(state.global_step, logs or {})
-
-    def _write(self, step: float, logs: dict[str, float]) -> None:
-        self.live.step = int(step)
-        for key, name in CURVES.items():
-            if key in logs:
-                self.live.log_metric(name, float(logs[key]))
 
 
 class LossBar(ProgressCallback):

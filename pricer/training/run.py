@@ -1,8 +1,8 @@
 """One training run: from a base model and prompts to an adapter, resumed where it was cut."""
 
 import gc
-import os
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ from transformers import (
 )
 from trl import SFTConfig
 
-from pricer.errors import ParamsError, PricerError
-from pricer.launch import from_first
+from pricer.errors import PricerError
+from pricer.launch import from_first, rank
 from pricer.model.lora import lora_config
 from pricer.params import Lora, Train
 from pricer.prices.batches import contiguous_output_layer, is_out_of_memory
 from pricer.prices.trie import build_price_trie
-from pricer.training.callbacks import CURVES, Curves, LossBar
+from pricer.training.callbacks import LossBar
 from pricer.training.checkpoints import (
     checkpoint_step,
     find_start,
@@ -30,11 +30,12 @@ from pricer.training.checkpoints import (
     space_for_checkpoints,
 )
 from pricer.training.examples import build_examples, pad_left
-from pricer.training.trackers import Trackers
+from pricer.training.trackers import CURVES, Logged, Trackers
 from pricer.training.trainer import (
     BEST,
     CompletionTrainer,
     ExactResume,
+    Judged,
     Selection,
     best_evaluation,
     evaluations_of,
@@ -52,20 +53,31 @@ OWN_KEYS = {
 }
 
 
+@dataclass(frozen=True)
+class Run:
+    """What a training run is made of, and where it writes.
+
+    Attributes:
+        lora: the adapter's params.
+        train: the training params.
+        dtype: compute type.
+        tokenizer: the base model's.
+        train_prompts: prompts table.
+        validation_prompts: prompts table; the first `train.validation_size` rows are used.
+        checkpoints: folder for the checkpoints of this run alone.
+    """
+
+    lora: Lora
+    train: Train
+    dtype: torch.dtype
+    tokenizer: PreTrainedTokenizerBase
+    train_prompts: pd.DataFrame
+    validation_prompts: pd.DataFrame
+    checkpoints: Path
+
+
 def fit(
-    load: Callable[[], PreTrainedModel],
-    tokenizer: PreTrainedTokenizerBase,
-    train_prompts: pd.DataFrame,
-    validation_prompts: pd.DataFrame,
-    *,
-    lora: Lora,
-    train: Train,
-    processes: int,
-    dtype: torch.dtype,
-    checkpoints: Path,
-    curves: Path,
-    trackers: Path,
-    params: dict[str, Any],
+    load: Callable[[], PreTrainedModel], run: Run, logged: Logged
 ) -> tuple[CompletionTrainer, dict[str, Any], int]:
     """Train an adapter to the end, from the newest complete checkpoint of the same run on.
 
@@ -74,72 +86,53 @@ def fit(
 
     Args:
         load: loads the base model; called again when memory ran out.
-        tokenizer: its tokenizer.
-        train_prompts: prompts table.
-        validation_prompts: prompts table; the first `train.validation_size` rows are used.
-        lora: the adapter's params.
-        train: the training params.
-        processes: how many train this run.
-        dtype: compute type.
-        checkpoints: folder for the checkpoints of this run alone.
-        curves: folder for the curves.
-        trackers: folder for what the trackers keep here.
-        params: all that shapes the run, by dotted key, for the trackers.
+        run: what is trained.
+        logged: what of it is logged, and where.
 
     Returns:
         The trainer, whose model has the adapter that was selected; what goes into
         `metrics/train.json`; the step that it started from.
 
     Raises:
-        ParamsError: what the params ask for cannot be had on this machine.
+        ParamsError: what the params ask for cannot be had of this base model.
         PricerError: a guard stopped the run, or memory ran out.
     """
-    rank = int(os.environ.get("RANK", 0))
     while True:
-        model: Any = None
-        trainer: Any = None
-        checkpoint, how = from_first(
-            find_start(checkpoints) if rank == 0 else (None, ""), processes
-        )
         try:
-            model = load()
-            if rank == 0:
-                where = f"{model.device} in {dtype}".replace("torch.", "")
-                print(f"training on {where}, {how}", flush=True)
-            trainer = build_trainer(
-                model,
-                tokenizer,
-                train_prompts,
-                validation_prompts,
-                lora=lora,
-                train=train,
-                dtype=dtype,
-                checkpoints=checkpoints,
-                curves=curves,
-                trackers=trackers,
-                params=params,
-            )
-            trained = trainer.model.get_nb_trainable_parameters()[0]
-            if rank == 0 and train.save_strategy != "no":
-                needed = space_for_checkpoints(checkpoints, trained, train.save_total_limit)
-                require_space(checkpoints, needed)
-            metrics = run_training(trainer, checkpoint)
-            return trainer, metrics, checkpoint_step(checkpoint) if checkpoint else 0
+            return _fit_once(load, run, Trackers(logged))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            if not train.auto_batch or train.per_device_train_batch_size == 1:
-                raise PricerError(_out_of_memory(train)) from error
+            if not run.train.auto_batch or run.train.per_device_train_batch_size == 1:
+                raise PricerError(_out_of_memory(run.train)) from error
         # freed here, where the error no longer holds what was in use
-        model = trainer = None
         gc.collect()
         torch.cuda.empty_cache()
-        train = halved(train)
+        run = replace(run, train=halved(run.train))
         print(
-            f"out of memory: train.per_device_train_batch_size {train.per_device_train_batch_size}"
-            f", gradient_accumulation_steps {train.gradient_accumulation_steps} from here on",
+            "out of memory: "
+            f"train.per_device_train_batch_size {run.train.per_device_train_batch_size}, "
+            f"gradient_accumulation_steps {run.train.gradient_accumulation_steps} from here on",
             flush=True,
         )
+
+
+def _fit_once(
+    load: Callable[[], PreTrainedModel], run: Run, trackers: Trackers
+) -> tuple[CompletionTrainer, dict[str, Any], int]:
+    first = rank() == 0
+    checkpoint, how = from_first(find_start(run.checkpoints) if first else (None, ""))
+    model = load()
+    if first:
+        where = f"{model.device} in {run.dtype}".replace("torch.", "")
+        print(f"training on {where}, {how}", flush=True)
+    trainer = build_trainer(model, run, trackers)
+    if first and run.train.save_strategy != "no":
+        trained = trainer.model.get_nb_trainable_parameters()[0]
+        needed = space_for_checkpoints(run.checkpoints, trained, run.train.save_total_limit)
+        require_space(run.checkpoints, needed)
+    metrics = run_training(trainer, checkpoint)
+    return trainer, metrics, checkpoint_step(checkpoint) if checkpoint else 0
 
 
 def halved(train: Train) -> Train:
@@ -166,39 +159,59 @@ def _out_of_memory(train: Train) -> str:
     )
 
 
-def build_trainer(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    train_prompts: pd.DataFrame,
-    validation_prompts: pd.DataFrame,
-    *,
-    lora: Lora,
-    train: Train,
-    dtype: torch.dtype,
-    checkpoints: Path,
-    curves: Path,
-    trackers: Path,
-    params: dict[str, Any],
-) -> CompletionTrainer:
+def build_trainer(model: PreTrainedModel, run: Run, trackers: Trackers) -> CompletionTrainer:
     """Return a trainer with a fresh adapter on `model`, seeded before the adapter is made.
 
-    The arguments are those of `fit`; the model gets the adapter's layers.
+    Args:
+        model: the base model; it gets the adapter's layers.
+        run: what is trained.
+        trackers: what the run is logged to.
+
+    Raises:
+        ParamsError: the model has no such layers as `lora.target_modules` names.
     """
-    on_cpu = model.device.type == "cpu"
-    if on_cpu and not train.optim.startswith("adamw_torch"):
-        raise ParamsError(
-            f"train.optim {train.optim} needs a GPU: use adamw_torch, or set compute.device"
-        )
-    adapter = lora_config(model, lora)
-    validation_prompts = validation_prompts.head(train.validation_size)
-    args = SFTConfig(
-        output_dir=str(checkpoints),
-        **train.model_dump(exclude=OWN_KEYS),
+    train, tokenizer = run.train, run.tokenizer
+    validation_prompts = run.validation_prompts.head(train.validation_size)
+    trainer = CompletionTrainer(
+        judged=Judged(
+            validation_prompts["prompt"].tolist(),
+            validation_prompts["price"].to_numpy(float),
+            build_price_trie(tokenizer, round(run.train_prompts["price"].max())),
+        ),
+        trackers=trackers,
+        model=model,
+        args=_arguments(run, on_cpu=model.device.type == "cpu"),
+        processing_class=tokenizer,
+        train_dataset=build_examples(tokenizer, run.train_prompts),
+        eval_dataset=build_examples(tokenizer, validation_prompts),
+        data_collator=lambda examples: pad_left(examples, tokenizer.pad_token_id),
+        peft_config=lora_config(model, run.lora),
+    )
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            # the trainer made them bfloat16, which loses the small updates late in the schedule
+            parameter.data = parameter.data.float()
+    trainer.remove_callback(ProgressCallback)
+    for callback in (
+        LossBar(),
+        ExactResume(trainer),
+        Selection(trainer, keep=train.select == "best", patience=train.early_stopping_patience),
+        trackers,
+    ):
+        trainer.add_callback(callback)
+    return trainer
+
+
+def _arguments(run: Run, *, on_cpu: bool) -> SFTConfig:
+    """Return the library's own settings."""
+    return SFTConfig(
+        output_dir=str(run.checkpoints),
+        **run.train.model_dump(exclude=OWN_KEYS),
         report_to="none",
         eval_strategy="steps",
         max_length=None,  # lengths were checked when the prompts were made
-        bf16=dtype == torch.bfloat16,
-        fp16=dtype == torch.float16,
+        bf16=run.dtype == torch.bfloat16,
+        fp16=run.dtype == torch.float16,
         use_cpu=on_cpu,
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=not on_cpu,
@@ -207,40 +220,6 @@ def build_trainer(
         disable_tqdm=False,
         logging_nan_inf_filter=False,
     )
-    trainer = CompletionTrainer(
-        model=model,
-        args=args,
-        processing_class=tokenizer,
-        train_dataset=build_examples(tokenizer, train_prompts),
-        eval_dataset=build_examples(tokenizer, validation_prompts),
-        data_collator=lambda examples: pad_left(examples, tokenizer.pad_token_id),
-        peft_config=adapter,
-    )
-    for parameter in trainer.model.parameters():
-        if parameter.requires_grad:
-            # the trainer made them bfloat16, which loses the small updates late in the schedule
-            parameter.data = parameter.data.float()
-    trainer.products = validation_prompts
-    trainer.price_trie = build_price_trie(tokenizer, round(train_prompts["price"].max()))
-    trainer.best = {}
-    trainer.trackers = Trackers(
-        train.report_to,
-        folder=trackers,
-        run_name=train.run_name or checkpoints.name,
-        tags=train.tags,
-        params=params,
-        curves=CURVES,
-    )
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(LossBar)
-    trainer.add_callback(ExactResume(trainer))
-    trainer.add_callback(
-        Selection(trainer, keep=train.select == "best", patience=train.early_stopping_patience)
-    )
-    if args.process_index == 0:
-        trainer.add_callback(Curves(curves))
-    trainer.add_callback(trainer.trackers)
-    return trainer
 
 
 def run_training(trainer: CompletionTrainer, checkpoint: Path | None = None) -> dict[str, Any]:

@@ -1,64 +1,83 @@
-"""Weights & Biases, TensorBoard and MLflow beside the curves: they watch, and never end a run."""
+"""What a run is logged to: DVCLive for DVC's plots, and trackers, which never end a run."""
 
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from accelerate.tracking import MLflowTracker, TensorBoardTracker, WandBTracker
+from dvclive import Live
+from scmrepo.exceptions import SCMError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pricer.errors import ParamsError
+from pricer.errors import PricerError
+from pricer.launch import rank
 
+# what is logged: the trainer's name, ours
+CURVES = {
+    "loss": "train_loss",
+    "eval_loss": "validation_loss",
+    "eval_mae": "validation_mae",
+    "eval_crps": "validation_crps",
+    "eval_coverage_80": "validation_coverage_80",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+}
 PROJECT = "pricer"  # as the trackers call what runs belong to
 
 
-def check_installed(names: Sequence[str]) -> None:
-    """Raise ParamsError if a tracker is asked for that is not installed."""
-    for name in names:
-        if importlib.util.find_spec(name) is None:
-            raise ParamsError(
-                f"train.report_to names {name}, which is not installed: "
-                f"run `pip install 'pricer[{name}]'` or `pip install {name}`"
-            )
+class Curves:
+    """The curves that DVC plots: a TSV file each, by step. They are results: errors end a run."""
+
+    def __init__(self, folder: Path) -> None:  # noqa: D107
+        try:
+            self.live = Live(str(folder), save_dvc_exp=False, dvcyaml=False)
+        except SCMError:
+            raise PricerError(
+                "git has no commit here yet, and DVCLive needs one: `git add -A && git commit`"
+            ) from None
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        """Write the values of one step."""
+        self.live.step = step
+        for name, value in values.items():
+            self.live.log_metric(name, value)
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What is logged, and where.
+
+    Attributes:
+        curves: folder for DVC's plots.
+        names: of "wandb", "tensorboard", "mlflow".
+        folder: where they keep what they have on this machine.
+        run_name: of the run.
+        tags: of the run.
+        params: by dotted key.
+    """
+
+    curves: Path
+    names: Sequence[str]
+    folder: Path
+    run_name: str
+    tags: list[str]
+    params: dict[str, Any]
 
 
 class Trackers(TrainerCallback):
-    """Log a run's params and curves to trackers; one that fails is told in a line and left.
+    """Log a run's curves to DVCLive, and with its params to trackers that are asked for.
 
-    What was logged before the checkpoint that a run resumes from is logged again, so that the
-    newest run of each tracker is whole.
+    A tracker that fails is told in a line and left. What was logged before the checkpoint that a
+    run resumes from is logged again, so that the curves and the newest run of each are whole.
     """
 
-    def __init__(
-        self,
-        names: Sequence[str],
-        *,
-        folder: Path,
-        run_name: str,
-        tags: list[str],
-        params: dict[str, Any],
-        curves: dict[str, str],
-    ) -> None:
-        """Take what is logged; nothing is opened before training begins.
-
-        Args:
-            names: of "wandb", "tensorboard", "mlflow".
-            folder: where they keep what they have on this machine.
-            run_name: of the run.
-            tags: of the run.
-            params: by dotted key.
-            curves: the trainer's name of each curve, and ours.
-        """
-        check_installed(names)
-        self.names = names
-        self.folder = folder.resolve()
-        self.run_name = run_name
-        self.tags = tags
-        self.params = {key: _plain(value) for key, value in params.items()}
-        self.curves = curves
+    def __init__(self, logged: Logged) -> None:
+        """Take what is logged; no tracker but DVCLive is opened before training begins."""
+        self.curves = Curves(logged.curves) if rank() == 0 else None
+        self.logged = logged
         self.open: dict[str, Any] = {}
 
     def on_train_begin(
@@ -67,7 +86,7 @@ class Trackers(TrainerCallback):
         """Open the trackers, and log params and what there is of the curves."""
         if not state.is_world_process_zero:
             return
-        for name in self.names:
+        for name in self.logged.names:
             self._try(name, lambda name=name: self._start(name))  # type: ignore[misc]
         for logs in state.log_history:
             self._log(logs, int(logs["step"]))
@@ -89,36 +108,39 @@ class Trackers(TrainerCallback):
             self._try(name, tracker.finish)
 
     def _start(self, name: str) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.logged.folder.mkdir(parents=True, exist_ok=True)
         tracker: Any
         if name == "wandb":
             tracker = WandBTracker(
                 PROJECT,
-                name=self.run_name,
-                tags=self.tags,
-                dir=str(self.folder),
+                name=self.logged.run_name,
+                tags=self.logged.tags,
+                dir=str(self.logged.folder),
                 # without a key it would ask for one; `wandb sync` sends the run later
                 mode=None if _has_wandb_key() or "WANDB_MODE" in os.environ else "offline",
             )
         elif name == "tensorboard":
-            tracker = TensorBoardTracker(self.run_name, self.folder / "tensorboard")
+            tracker = TensorBoardTracker(self.logged.run_name, self.logged.folder / "tensorboard")
         else:
             # a folder needs no database and no server; MLflow wants to be told that it is meant
-            os.environ.setdefault("MLFLOW_TRACKING_URI", (self.folder / "mlflow").as_uri())
+            os.environ.setdefault("MLFLOW_TRACKING_URI", (self.logged.folder / "mlflow").as_uri())
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-            tracker = MLflowTracker(
-                PROJECT, run_name=self.run_name, tags={tag: "true" for tag in self.tags}
-            )
+            tags = dict.fromkeys(self.logged.tags, "true")
+            tracker = MLflowTracker(PROJECT, run_name=self.logged.run_name, tags=tags)
         tracker.start()
         self.open[name] = tracker
-        tracker.store_init_configuration(self.params)
-        if name == "tensorboard" and self.tags:
-            tracker.log({"tags": ", ".join(self.tags)}, step=0)
+        tracker.store_init_configuration(
+            {key: _plain(value) for key, value in self.logged.params.items()}
+        )
+        if name == "tensorboard" and self.logged.tags:
+            tracker.log({"tags": ", ".join(self.logged.tags)}, step=0)
 
     def _log(self, logs: dict[str, float], step: int) -> None:
-        values = {name: float(logs[key]) for key, name in self.curves.items() if key in logs}
+        values = {name: float(logs[key]) for key, name in CURVES.items() if key in logs}
         if not values:
             return
+        if self.curves:
+            self.curves.log(values, step)
         for name, tracker in list(self.open.items()):
             self._try(name, lambda tracker=tracker: tracker.log(values, step=step))  # type: ignore[misc]
 

@@ -1,11 +1,11 @@
 """The trainer: a loss at completion positions, exact order and resume, guards, dollars."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
@@ -21,7 +21,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
 from pricer.errors import PricerError
-from pricer.prices.batches import predict_distributions
+from pricer.prices.batches import Reading, Share, predict_distributions
 from pricer.prices.distribution import crps, interval, quantile
 from pricer.prices.trie import PriceTrie
 from pricer.training.checkpoints import (
@@ -36,6 +36,21 @@ BEST = "best.safetensors"  # in a checkpoint, the adapter of the best evaluation
 MAX_DROPPED_MASS = 0.2
 
 
+@dataclass(frozen=True)
+class Judged:
+    """The validation products that are judged in dollars at every evaluation.
+
+    Attributes:
+        prompts: n of them.
+        prices: (n,) USD.
+        price_trie: of the prices up to the highest that is trained on.
+    """
+
+    prompts: list[str]
+    prices: NDArray[np.float64]
+    price_trie: PriceTrie
+
+
 class CompletionTrainer(SFTTrainer):
     """SFTTrainer with a loss, an order, guards and checkpoints of our own.
 
@@ -44,20 +59,22 @@ class CompletionTrainer(SFTTrainer):
     is padded on the left.
 
     Attributes:
-        products: the validation products that are judged in dollars at every evaluation.
-        price_trie: of the prices up to the highest that is trained on.
-        best: the adapter's weights at the evaluation of the lowest MAE, where that is kept.
+        judged: products that are judged in dollars.
         trackers: to close when training ends.
+        best: the adapter's weights at the evaluation of the lowest MAE, where that is kept.
+        order: of the examples.
+        batch_ids: the products of the batch that is trained on.
     """
 
-    products: pd.DataFrame
-    price_trie: PriceTrie
-    best: dict[str, torch.Tensor]
-    trackers: Trackers
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochOrder:
+    def __init__(self, *, judged: Judged, trackers: Trackers, **library: Any) -> None:
+        """Take our own parts; `library` is what SFTTrainer takes."""
+        super().__init__(**library)
         args = self.args
         grouped = args.train_sampling_strategy == "group_by_length"
+        self.judged = judged
+        self.trackers = trackers
+        self.best: dict[str, torch.Tensor] = {}
+        self.batch_ids: list[int] = []
         self.order = EpochOrder(
             [len(ids) for ids in self.train_dataset["input_ids"]],
             group=args.train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -65,6 +82,8 @@ class CompletionTrainer(SFTTrainer):
             else None,
             seed=args.seed,
         )
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochOrder:
         return self.order
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
@@ -90,19 +109,16 @@ class CompletionTrainer(SFTTrainer):
         """Take the validation loss, and the scores in dollars from the price distributions."""
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         # parts of a model have to be run by all processes at once
-        shared = not self.is_fsdp_enabled
+        alone = self.is_fsdp_enabled
         found = predict_distributions(
             self.model,
             self.processing_class,
-            self.price_trie,
-            self.products["prompt"].tolist(),
-            max_dropped_mass=MAX_DROPPED_MASS,
-            batch_size=self.args.per_device_eval_batch_size,
-            max_new_tokens=0,
-            rank=self.args.process_index if shared else 0,
-            processes=self.args.world_size if shared else 1,
+            self.judged.price_trie,
+            self.judged.prompts,
+            Reading(MAX_DROPPED_MASS, batch_size=self.args.per_device_eval_batch_size),
+            Share() if alone else Share(self.args.process_index, self.args.world_size),
         )
-        scores = dollar_scores(self.products["price"].to_numpy(float), found.probabilities)
+        scores = dollar_scores(self.judged.prices, found.probabilities)
         output.metrics.update({f"{metric_key_prefix}_{name}": scores[name] for name in scores})
         return output
 

@@ -16,8 +16,10 @@ from pricer.model.base import load_base_model
 from pricer.params import HubModel, read_params
 from pricer.products.prompts import build_prompts
 from pricer.training.examples import pad_left
-from pricer.training.run import build_trainer
+from pricer.training.run import Run, build_trainer
+from pricer.training.trackers import Logged, Trackers
 from tests.conftest import ROOT
+from tests.quantization import quantization
 
 PARAMS = read_params(ROOT / "params.yaml")
 
@@ -46,10 +48,7 @@ def load(folder, bits: int, double_quant: bool = True):
         folder,
         device=torch.device("cpu"),
         dtype=torch.bfloat16,
-        load_in_4bit=bits == 4,
-        load_in_8bit=bits == 8,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=double_quant,
+        quantization=quantization(bits, double_quant=double_quant),
     )
 
 
@@ -90,19 +89,17 @@ def test_activations_are_what_autograd_keeps(
     model = load(base_model_dir, 4)
     model.set_attn_implementation(attention)
     shape = shape_of(model.config.to_dict(), **lora)
-    trainer = build_trainer(
-        model,
+    run = Run(
+        PARAMS.lora.model_copy(update=lora),
+        PARAMS.train.model_copy(update={"save_strategy": "no"}),
+        torch.bfloat16,
         tokenizer,
-        prompts,
-        prompts.head(1),
-        lora=PARAMS.lora.model_copy(update=lora),
-        train=PARAMS.train.model_copy(update={"save_strategy": "no"}),
-        dtype=torch.bfloat16,
+        train_prompts=prompts,
+        validation_prompts=prompts.head(1),
         checkpoints=tmp_path / "checkpoints",
-        curves=tmp_path / "curves",
-        trackers=tmp_path / "trackers",
-        params={},
     )
+    logged = Logged(tmp_path / "curves", [], tmp_path, "run", tags=[], params={})
+    trainer = build_trainer(model, run, Trackers(logged))
     batch = pad_left([trainer.train_dataset[row] for row in range(8)], pad_token_id=0)
     prepared = trainer.accelerator.prepare(trainer.model).train()
     weights = {weight.untyped_storage().data_ptr() for weight in prepared.parameters()}

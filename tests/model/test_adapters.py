@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from pricer.errors import BaseModelError
 from pricer.model.adapters import CONFIG, WEIGHTS, load_adapter
 from pricer.model.base import load_base_model
+from tests.quantization import quantization
 
 
 def load_base(folder: Path):
@@ -18,10 +19,7 @@ def load_base(folder: Path):
         folder,
         device=torch.device("cpu"),
         dtype=torch.float32,
-        load_in_4bit=False,
-        load_in_8bit=False,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
+        quantization=quantization(16),
     )
 
 

@@ -12,6 +12,7 @@ from pricer.model.base import (
     load_base_model,
     load_tokenizer,
 )
+from tests.quantization import quantization
 
 CPU = torch.device("cpu")
 
@@ -21,10 +22,7 @@ def load(folder, *, bits: int = 4, dtype=torch.bfloat16, quant_storage=None):
         folder,
         device=CPU,
         dtype=dtype,
-        load_in_4bit=bits == 4,
-        load_in_8bit=bits == 8,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
+        quantization=quantization(bits),
         quant_storage=quant_storage,
     )
 
@@ -89,10 +87,7 @@ def test_quantizing_on_a_gpu_without_cuda_in_bitsandbytes_is_told(base_model_dir
             base_model_dir,
             device=torch.device("cuda"),
             dtype=torch.bfloat16,
-            load_in_4bit=True,
-            load_in_8bit=False,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
+            quantization=quantization(4),
         )
     assert "\n" not in str(error.value)
 

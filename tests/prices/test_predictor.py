@@ -14,7 +14,7 @@ from pricer.errors import BaseModelError, PricerError
 from pricer.model.adapters import load_adapter
 from pricer.model.base import load_base_model
 from pricer.params import read_params
-from pricer.prices.batches import predict_distributions
+from pricer.prices.batches import Reading, predict_distributions
 from pricer.prices.distribution import calibrated, interval, quantile
 from pricer.prices.predictor import Predictor, parse_price
 from pricer.prices.reading import read_prices
@@ -22,6 +22,7 @@ from pricer.prices.record import QUANTIZATION, Calibration, ServingRecord
 from pricer.prices.trie import build_price_trie
 from pricer.products.prompts import build_prompt
 from tests.conftest import ROOT
+from tests.quantization import quantization
 
 EXACT = ServingRecord(
     quantization=QUANTIZATION.model_copy(update={"load_in_4bit": False}), dtype="float32"
@@ -34,10 +35,7 @@ def model(base_model_dir):
         base_model_dir,
         device=torch.device("cpu"),
         dtype=torch.float32,
-        load_in_4bit=False,
-        load_in_8bit=False,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
+        quantization=quantization(16),
     )
 
 
@@ -71,9 +69,7 @@ def distributions(model, tokenizer, prompts, batch_size=8, max_new_tokens=4):
         tokenizer,
         build_price_trie(tokenizer, 999),
         prompts,
-        max_dropped_mass=0.01,
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
+        Reading(0.01, batch_size, max_new_tokens),
     )
 
 

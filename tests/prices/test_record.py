@@ -38,7 +38,7 @@ def adapter(base_model_dir, base, tmp_path) -> Path:
         base_model_dir,
         device=torch.device("cpu"),
         dtype=torch.float32,
-        **UNQUANTIZED.model_dump(),
+        quantization=UNQUANTIZED,
     )
     folder = tmp_path / "adapter"
     get_peft_model(model, LoraConfig(r=2, task_type="CAUSAL_LM")).save_pretrained(folder)

@@ -4,9 +4,8 @@ from pathlib import Path
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from pricer.training.trackers import Trackers
+from pricer.training.trackers import Logged, Trackers
 
-CURVES = {"loss": "train_loss", "eval_mae": "validation_mae"}
 PARAMS = {"lora.r": 16, "lora.target_modules": ["q_proj", "v_proj"], "train.learning_rate": 1e-3}
 
 
@@ -23,7 +22,7 @@ def offline(monkeypatch, tmp_path):
 def run(names: list[str], folder: Path) -> None:
     """What the trainer does: a run that resumes after step 5 and logs one more."""
     trackers = Trackers(
-        names, folder=folder, run_name="kettles", tags=["demo", "r16"], params=PARAMS, curves=CURVES
+        Logged(folder / "curves", names, folder, "kettles", tags=["demo", "r16"], params=PARAMS)
     )
     state = TrainerState(
         log_history=[{"loss": 2.0, "step": 5, "epoch": 0.5}, {"eval_mae": 50.0, "step": 5}]
@@ -77,6 +76,26 @@ def test_all_at_once(tmp_path, capsys):
     run(["wandb", "tensorboard", "mlflow"], tmp_path)
     assert {"mlflow", "tensorboard", "wandb"} <= set(os.listdir(tmp_path))
     assert "training goes on without" not in capsys.readouterr().err
+
+
+def test_dvclive_has_the_curves_from_the_first_step_on(tmp_path):
+    run([], tmp_path)
+    written = {file.stem: file.read_text().splitlines() for file in tmp_path.rglob("*.tsv")}
+    assert written == {
+        "train_loss": ["step\ttrain_loss", "5\t2.0", "10\t1.5"],
+        "validation_mae": ["step\tvalidation_mae", "5\t50.0"],
+    }
+
+
+def test_without_its_curves_a_run_ends(tmp_path, monkeypatch):
+    from pricer.training import trackers
+
+    def fail(self, *args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trackers.Live, "log_metric", fail)
+    with pytest.raises(OSError, match="No space left"):
+        run([], tmp_path)
 
 
 def test_a_tracker_that_fails_is_told_and_left(tmp_path, monkeypatch, capsys):

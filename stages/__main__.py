@@ -1,0 +1,36 @@
+"""Start a stage: `python -m stages NAME PATH...`, as `dvc.yaml` does."""
+
+import importlib.util
+import os
+import signal
+import sys
+
+
+def main() -> None:
+    """Prepare the process, import the stage, run it."""
+    signal.signal(signal.SIGINT, _interrupted)
+    # other environments may have some of the dependencies; hardly one has these
+    if not all(map(importlib.util.find_spec, ("dvclive", "peft", "pydantic"))):
+        sys.exit(
+            f"{sys.executable} lacks pricer's dependencies: "
+            "use `make repro`, or `source .venv/bin/activate` first"
+        )
+    from pricer.errors import PricerError
+    from pricer.stage import load_environment, run_stage
+
+    try:
+        load_environment()  # before a library reads it
+    except PricerError as error:
+        sys.exit(str(error))
+    name, *paths = sys.argv[1:]
+    run_stage(name.replace("_", "@"), importlib.import_module(f"stages.{name}").main, paths)
+
+
+def _interrupted(*_: object) -> None:
+    # nothing is written while libraries are imported; run_stage takes over from here
+    print("interrupted before the stage began", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
