@@ -21,8 +21,8 @@ import pandas as pd
 
 from pricer.files import write_json, write_parquet
 from pricer.prices.distribution import prediction_columns
+from pricer.products.catalog_source import catalog_items
 from pricer.products.items import write_items
-from pricer.products.sources import catalog_items
 
 ROOT = Path(__file__).parent.parent
 CHUNK = 1000  # products whose distributions are in memory at once

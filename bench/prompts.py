@@ -22,8 +22,8 @@ import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
 from pricer.model.base import load_tokenizer
+from pricer.products.catalog_source import catalog_items
 from pricer.products.prompts import PREFIX, QUESTION, build_prompts, encode_prompts
-from pricer.products.sources import catalog_items
 
 JAPANESE = "お手入れ簡単なステンレス製の電気ケトル 🫖 やかんを囲んで皆様でお楽しみください。"
 

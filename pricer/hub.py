@@ -78,6 +78,19 @@ def resolve(repo: str, kind: Kind, revision: str) -> str:
     return str(info.sha)
 
 
+def revision_notice(repo: str, kind: Kind, revision: str, commit: str) -> dict[str, str]:
+    """Return `moved`: what a source tells of a revision that is a branch or a tag; {} of a commit.
+
+    It is for the user alone: the same commit under another name is the same source.
+    """
+    if revision == commit:
+        return {}
+    return {
+        "moved": f"{repo}: revision {revision} is commit {commit} now, and can move: "
+        f"{REVISED_BY[kind]} set to that hash pins it"
+    }
+
+
 def download(
     repo: str, kind: Kind, commit: str, patterns: list[str], *, whole: bool = True
 ) -> Path:

@@ -52,7 +52,7 @@ configs:
 FORKED = """
 import json, os, sys
 import datasets
-from pricer.errors import run_stage
+from pricer.stage import run_stage
 from stages import fetch_items, fetch_model
 for line in sys.stdin:
     asked = json.loads(line)
@@ -215,6 +215,8 @@ def test_a_data_set_is_read_at_a_commit_and_what_is_left_out_is_counted(desk):
     assert titles(desk)["train"] == [f"Mug {number}" for number in range(26)]
     counts = desk.read("metrics/items.json")
     assert counts["commit"] == commit and counts["dataset"] == "shop/mugs"
+    assert counts["source"] == "hub" and "moved" not in counts
+    assert counts["origin"] == f"`shop/mugs` at commit `{commit}` on the Hugging Face Hub"
     assert counts["read"] == 50 and counts["splits"]["validation"]["n"] == 8
     assert counts["left_out"] == {
         "empty summary": 2,
@@ -369,10 +371,13 @@ def test_a_model_stays_in_the_cache_and_is_loaded_from_there(
         model.save_pretrained(desk.folder / "shards", max_shard_size="60KB")
         card = {"README.md": b"---\nlicense: apache-2.0\n---\n"}
         desk.hub.add("model", "shop/tiny", files | folder_files(desk.folder / "shards") | card)
-    desk.model()
+    assert "shop/tiny: revision main is commit" in desk.model()
     folder = desk.folder / "data/base_model"
     assert not list(folder.glob("*.safetensors")) and (folder / "tokenizer.json").is_file()
-    pinned = json.loads((folder / "origin.json").read_text())["hub"]
+    origin = json.loads((folder / "origin.json").read_text())
+    pinned = origin["hub"]
+    assert origin["base_model"] == f"shop/tiny at commit {pinned['commit']} on the Hugging Face Hub"
+    assert set(origin) == {"base_model", "hub"}  # the commit, however it was named
     assert pinned["repo"] == "shop/tiny" and pinned["license"] == {"license": "apache-2.0"}
     assert pinned["commit"] == desk.hub.repos["model", "shop/tiny"].find("main")
     weights = [name for name in pinned["files"] if name.endswith(".safetensors")]

@@ -4,11 +4,10 @@ import csv
 import json
 import shutil
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -16,14 +15,14 @@ from tqdm import tqdm
 
 from pricer.errors import ItemsError
 from pricer.files import writing
+from pricer.products import readers
+from pricer.products.readers import Row
 
 CHUNK = 128  # products in memory at once: a few batches
-READS = (".txt", ".jsonl", ".csv", ".parquet")
 WRITES = (".jsonl", ".csv", ".parquet")
 
 STDIN = Path("-")
 
-Row = dict[str, Any]
 Estimate = Callable[[list[Row]], list[Row]]
 
 
@@ -31,78 +30,35 @@ def read_rows(source: Path) -> Iterator[Row]:
     """Yield products one by one, each with a `summary`; "-" reads one description a line.
 
     Raises:
-        ItemsError: the file is missing, of another type, not readable or empty, or a product has
-            no `summary`, or an `id` of another kind than the first.
+        ItemsError: the file cannot be read (see `readers.read_rows`), or a product has no
+            `summary`, or an `id` of another kind than the first.
     """
-    read = _reader(source)
-    number, first_id = 0, None
-    try:
-        for number, row in enumerate(read(source), start=1):
-            if not isinstance(row, dict) or not _is_text(row.get("summary")):
-                raise ItemsError(f"{source} product {number}: no summary")
-            own_id = row.get("id")
-            first_id = own_id if number == 1 else first_id
-            # they share a column of a CSV or Parquet file in the end
-            if type(own_id) is not type(first_id) or not isinstance(own_id, int | str | None):
-                raise ItemsError(
-                    f"{source} product {number}: ids must be all whole numbers, all text or none, "
-                    f"got {own_id!r}"
-                )
-            yield row
-    except UnicodeDecodeError as error:
-        raise ItemsError(f"{source}: not UTF-8 text (byte {error.start})") from None
-    except (json.JSONDecodeError, csv.Error, pa.ArrowInvalid) as error:
-        raise ItemsError(f"{source}: not readable ({error}); is the file complete?") from None
-    if not number:
+    kind = None
+    for number, row in _stdin_rows() if source == STDIN else readers.read_rows(source):
+        if not _is_text(row.get("summary")):
+            raise ItemsError(f"{readers.located(source, number)}: no summary")
+        own_id = row.get("id")
+        kind = kind or type(own_id)
+        # they share a column of a CSV or Parquet file in the end
+        if type(own_id) is not kind or not isinstance(own_id, int | str | None):
+            raise ItemsError(
+                f"{readers.located(source, number)}: ids must be all whole numbers, all text or "
+                f"none, got {own_id!r}"
+            )
+        yield row
+    if kind is None:
         raise ItemsError(f"{source}: no products in it")
+
+
+def _stdin_rows() -> readers.Numbered:
+    try:
+        yield from readers.text_rows(sys.stdin)
+    except UnicodeDecodeError as error:
+        raise ItemsError(f"{STDIN}: not UTF-8 text (byte {error.start})") from None
 
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
-
-
-def _reader(source: Path) -> Callable[[Path], Iterator[Row]]:
-    if source == STDIN:
-        return lambda _: _lines(sys.stdin)
-    kind = source.suffix.lower()
-    if kind not in READS:
-        raise ItemsError(f"{source}: unknown file type, must end in {', '.join(READS)}")
-    if not source.exists():
-        raise ItemsError(f"{source}: no such file")
-    return _READERS[kind]
-
-
-def _lines(stream: Iterable[str]) -> Iterator[Row]:
-    return ({"summary": line.rstrip("\n")} for line in stream if line.strip())
-
-
-def _read_txt(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8") as lines:
-        yield from _lines(lines)
-
-
-def _read_jsonl(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8") as lines:
-        yield from (json.loads(line) for line in lines if line.strip())
-
-
-def _read_csv(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8", newline="") as lines:
-        yield from csv.DictReader(lines)
-
-
-def _read_parquet(path: Path) -> Iterator[Row]:
-    with pa.parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(CHUNK):
-            yield from batch.to_pylist()
-
-
-_READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    ".txt": _read_txt,
-    ".jsonl": _read_jsonl,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-}
 
 
 def estimates(
@@ -117,28 +73,11 @@ def estimates(
         done: how many came before.
     """
     chunk = list(islice(products, CHUNK))  # what cannot be read at all shows no bar
-    with tqdm(desc="predict", unit="item", initial=done, total=_count(source)) as bar:
+    with tqdm(desc="predict", unit="item", initial=done, total=readers.count_rows(source)) as bar:
         while chunk:
             yield estimate(chunk)
             bar.update(len(chunk))
             chunk = list(islice(products, CHUNK))
-
-
-def _count(source: Path) -> int | None:
-    """Return how many products there are, None where it cannot be known."""
-    kind = source.suffix.lower()
-    if source == STDIN:
-        return None
-    if kind == ".parquet":
-        return int(pa.parquet.read_metadata(source).num_rows)
-    if kind == ".csv":
-        with source.open(encoding="utf-8", errors="replace", newline="") as rows:
-            try:
-                return sum(1 for fields in csv.reader(rows) if fields) - 1
-            except csv.Error:  # told when that row is read
-                return None
-    with source.open("rb") as lines:
-        return sum(1 for line in lines if line.strip())
 
 
 def partial_file(out: Path) -> Path:
@@ -222,7 +161,7 @@ def _rows_done(partial: Path, products: Iterator[Row], options: Row) -> int:
 
 def _rows(partial: Path) -> Iterator[Row]:
     """Yield the rows after the first line."""
-    return islice(_read_jsonl(partial), 1, None)
+    return (row for _, row in islice(readers.read_rows(partial), 1, None))
 
 
 def _write_jsonl(partial: Path, out: Path) -> None:

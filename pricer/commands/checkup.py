@@ -182,8 +182,9 @@ def check_memory_and_disk(params: Params, root: Path) -> Iterator[Finding]:
     import torch
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from pricer.commands.inspection import adapted_model, estimate, find_config, model_shape
+    from pricer.commands.inspection import adapted_model, estimate, model_shape
     from pricer.model.base import choose_device
+    from pricer.model.sources import describe_source, find_config
 
     trainable = 0
     try:
@@ -204,8 +205,8 @@ def check_memory_and_disk(params: Params, root: Path) -> Iterator[Finding]:
         )
         yield Finding("params", "memory to train", told, problem if needed > there else None)
     except PricerError as error:
-        # layers or a folder that are not there; what is on the Hub may just not be here yet
-        fatal = isinstance(error, ParamsError) or params.model.source == "path"
+        # layers or a folder that are not there; what is to be fetched may just not be here yet
+        fatal = isinstance(error, ParamsError) or describe_source(params.model).config is not None
         yield Finding("params", "memory to train", "not known", str(error), fatal)
     checkpoints = lasting_root(root) / ".checkpoints"
     limit = params.train.save_total_limit
@@ -234,15 +235,18 @@ def check_tokens(params: Params) -> Iterator[Finding]:
     """Tell which tokens are set, never their values."""
     from huggingface_hub.constants import HF_TOKEN_PATH
 
+    from pricer.model.sources import describe_source
+
+    repo = describe_source(params.model).hub_repo
     for name in TOKENS:
         there = bool(os.environ.get(name))
         value = "set" if there else "not set"
         problem = None
         if name == "HF_TOKEN" and not there and Path(HF_TOKEN_PATH).is_file():
             value = "not set, but `hf auth login` has saved one"
-        elif name == "HF_TOKEN" and not there and params.model.source == "hub":
+        elif name == "HF_TOKEN" and not there and repo:
             problem = (
-                f"HF_TOKEN is not set, and {params.model.hub.id} may be gated: put a token from "
+                f"HF_TOKEN is not set, and {repo} may be gated: put a token from "
                 "https://huggingface.co/settings/tokens into .env"
             )
         elif name == "WANDB_API_KEY" and not there and "wandb" in params.train.report_to:

@@ -1,6 +1,5 @@
 """What an adapter adds to a model and what training it takes, from configurations alone."""
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -17,7 +15,8 @@ from pricer.commands.memory import GIB, Shape, training_bytes
 from pricer.errors import BaseModelError
 from pricer.model.base import choose_device, choose_dtype, load_base_model
 from pricer.model.lora import lora_config
-from pricer.params import Lora, Model, Params
+from pricer.model.sources import find_config
+from pricer.params import Lora, Params
 from pricer.tables import table
 
 SMALL = 1e9  # bytes of weights that are loaded in seconds
@@ -40,41 +39,6 @@ class Modules:
     outputs: int
     count: int
     trainable: int
-
-
-def find_config(model: Model, base_model_dir: Path) -> tuple[dict[str, Any], str]:
-    """Return the configuration of the base model that the params name, and where it is from.
-
-    Args:
-        model: the params.
-        base_model_dir: what `fetch@model` writes: used if it is of this model.
-
-    Raises:
-        BaseModelError: it is nowhere on this machine.
-    """
-    name = {"pypi": model.pypi.package, "path": model.path, "hub": model.hub.id}[model.source]
-    identity = model.pypi.sha256 if model.source == "pypi" else str(name)
-    fetched = base_model_dir / "origin.json"
-    if fetched.is_file() and identity in fetched.read_text(encoding="utf-8"):
-        return _read_config(base_model_dir / "config.json")
-    if model.source == "path":
-        return _read_config(Path(str(name)) / "config.json")
-    if model.source == "hub":
-        cached = try_to_load_from_cache(model.hub.id, "config.json", revision=model.hub.revision)
-        if isinstance(cached, str):
-            return _read_config(Path(cached))
-    known = json.loads((Path(__file__).parent / "known_models.json").read_text(encoding="utf-8"))
-    for entry in known:
-        if name in entry["names"]:
-            return entry["config"], f"the published architecture of {entry['names'][0]}"
-    raise BaseModelError(f"no configuration of {name} on this machine: run `dvc repro fetch` first")
-
-
-def _read_config(file: Path) -> tuple[dict[str, Any], str]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8")), str(file)
-    except (OSError, ValueError) as error:
-        raise BaseModelError(f"{file}: no readable configuration ({error})") from None
 
 
 def adapted_model(config: dict[str, Any], lora: Lora) -> PeftModel:

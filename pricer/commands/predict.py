@@ -12,14 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pricer.commands.bulk import (
-    Row,
-    estimates,
-    partial_file,
-    predict_file,
-    read_rows,
-)
+from pricer.commands.bulk import estimates, partial_file, predict_file, read_rows
 from pricer.errors import ItemsError, PricerError
+from pricer.products.readers import Row
 
 if TYPE_CHECKING:
     from pricer.prices.predictor import PriceEstimate
@@ -31,7 +26,7 @@ def predict(
     description: Annotated[str | None, typer.Argument(help="what the product is")] = None,
     file: Annotated[
         Path | None,
-        typer.Option(help="products: TXT (one a line), JSONL, CSV or Parquet; - is stdin"),
+        typer.Option(help="products: TXT (one a line), JSONL, JSON, CSV or Parquet; - is stdin"),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="JSONL, CSV or Parquet file")] = None,
     interval: Annotated[int, typer.Option(min=1, max=99, help="percent")] = 80,

@@ -99,7 +99,7 @@ def prompts_publication(
         "",
         table(["split", "examples"], counts),
         "",
-        f"- Products: {_products(_read_json(items_metrics), params)}",
+        f"- Products: {_read_json(items_metrics)['origin']}",
         f"- Tokenizer: that of {_read_json(origin_file)['base_model']}",
         f"- Cutoff: {params['prompts.cutoff']} tokens of a description; "
         f"{tokens['truncated']:,} of {tokens['n']:,} descriptions are longer",
@@ -125,7 +125,6 @@ def adapter_publication(
     adapter_dir: Path,
     items_metrics: Path,
     scores_file: Path,
-    params: dict[str, Any],
     tag: str,
 ) -> Publication:
     """Copy an adapter to an empty folder, with what the run measured added to its card."""
@@ -146,7 +145,7 @@ def adapter_publication(
     with (folder / "README.md").open("a", encoding="utf-8") as card:
         card.write(
             f"\n## Results\n\nOn {scores['n']:,} test products: "
-            f"{_products(_read_json(items_metrics), params)}.\n\n"
+            f"{_read_json(items_metrics)['origin']}.\n\n"
             f"{table(['score', 'value', '95% interval'], rows)}\n\nRun: `{tag}`\n"
         )
     return Publication(repo, "model", folder, tag)
@@ -183,15 +182,6 @@ def publish(publication: Publication, *, public: bool) -> str:
         return str(url)
 
     return ask(send, repo, kind, named="--prompts" if kind == "dataset" else "--adapter")
-
-
-def _products(counts: dict[str, Any], params: dict[str, Any]) -> str:
-    """Say where the products come from."""
-    if "dataset" in counts:
-        return f"`{counts['dataset']}` at commit `{counts['commit']}` on the Hugging Face Hub"
-    if params["items.source"] == "catalog":
-        return f"the catalogue built into `pricer` (CC0), seed {params['items.catalog.seed']}"
-    return "the author's own files"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

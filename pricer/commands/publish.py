@@ -60,7 +60,6 @@ def publish(
                     adapter_dir=data / "adapter",
                     items_metrics=metrics / "items.json",
                     scores_file=metrics / "evaluate.json",
-                    params=params,
                     tag=tag,
                 )
             )

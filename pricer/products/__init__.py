@@ -1,4 +1,4 @@
-"""What is sold: items and where they come from, the built-in catalogue, prompts.
+"""What is sold: items and their sources, the built-in catalogue, readers of files, prompts.
 
 Imports the ground alone; no torch.
 """

@@ -12,13 +12,13 @@ from transformers import AutoModelForCausalLM
 
 from pricer.commands.inspection import (
     adapted_model,
-    find_config,
     inspection_text,
     model_shape,
     module_table,
 )
 from pricer.errors import BaseModelError
 from pricer.model.lora import lora_config
+from pricer.model.sources import find_config
 from pricer.params import HubModel, read_params
 from tests.conftest import ROOT
 
@@ -88,17 +88,6 @@ def test_the_table_adds_up_to_what_training_makes(base_model_dir, lora):
     assert (shape.adapter, shape.linear + shape.other) == (trainable, base)
 
 
-def test_what_was_fetched_counts_if_it_is_the_model_of_the_params(base_model_dir, tmp_path):
-    folder = tmp_path / "base_model"
-    shutil.copytree(base_model_dir, folder)
-    origin = {"base_model": f"x of y on PyPI, SHA-256 {PARAMS.model.pypi.sha256}"}
-    (folder / "origin.json").write_text(json.dumps(origin))
-    config, source = find_config(PARAMS.model, folder)
-    assert config["hidden_size"] == 64 and source == str(folder / "config.json")
-    config, source = find_config(hub("meta-llama/Llama-3.2-1B"), folder)
-    assert config["hidden_size"] == 2048 and "published" in source
-
-
 def test_weights_that_are_there_are_measured(base_model_dir, tmp_path):
     folder = tmp_path / "base_model"
     shutil.copytree(base_model_dir, folder)
@@ -113,11 +102,6 @@ def test_weights_that_are_there_are_measured(base_model_dir, tmp_path):
         inspection_text(params, tmp_path / "none", measure=True)
 
 
-def test_a_model_that_nothing_is_known_of_is_told(tmp_path):
-    with pytest.raises(BaseModelError, match="no configuration of some/model on this machine"):
-        find_config(hub("some/model"), NOWHERE)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(BaseModelError, match="no readable configuration"):
-        find_config(from_path(tmp_path), NOWHERE)
+def test_a_configuration_of_nothing_known_is_told():
     with pytest.raises(BaseModelError, match="not a configuration of a causal language model"):
         adapted_model({"model_type": "nonsense"}, PARAMS.lora)

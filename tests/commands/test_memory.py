@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pricer.commands.inspection import adapted_model, find_config, model_shape
+from pricer.commands.inspection import adapted_model, model_shape
 from pricer.commands.memory import (
     activation_bytes,
     constant_bytes,
@@ -13,6 +13,7 @@ from pricer.commands.memory import (
     weight_bytes,
 )
 from pricer.model.base import load_base_model
+from pricer.model.sources import find_config
 from pricer.params import HubModel, read_params
 from pricer.products.prompts import build_prompts
 from pricer.training.examples import pad_left

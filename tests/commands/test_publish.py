@@ -21,9 +21,9 @@ TOKEN = "hf_secretOfTheTests"
 SEND = """
 import sys
 from pathlib import Path
-from pricer.errors import run_stage
 from pricer.params import flat_params, read_params
 from pricer.commands.publications import adapter_publication, prompts_publication, publish
+from pricer.stage import run_stage
 
 def main():
     for name in ("prompts", "adapter"):
@@ -34,8 +34,7 @@ def main():
         prompts_metrics=metrics / "prompts.json", origin_file=Path("base_model/origin.json"),
         params=flat_params(dict(read_params())), **run)
     adapter = adapter_publication("tests/adapter", Path("sent/adapter"),
-        adapter_dir=Path("adapter"), scores_file=metrics / "evaluate.json",
-        params=flat_params(dict(read_params())), **run)
+        adapter_dir=Path("adapter"), scores_file=metrics / "evaluate.json", **run)
     for publication in (prompts, adapter):
         if "dry" in options:
             print(publication.describe(public="public" in options))
@@ -56,7 +55,7 @@ def run(tmp_path: Path) -> Path:
         "license": {"license": "llama3.2"},
     }
     origin = {"base_model": "meta-llama/Llama-3.2-3B at commit ccc", "hub": hub}
-    items = {"dataset": "shop/mugs", "commit": "d" * 40}
+    items = {"origin": f"`shop/mugs` at commit `{'d' * 40}` on the Hugging Face Hub"}
     tokens = {"n": 6, "truncated": 1, "example_tokens_max": 99}
     scores = {"n": 2, "mae": 50.06, "mae_ci_low": 43.3, "mae_ci_high": 57.3, "coverage_80": 0.82}
     for name, content in (

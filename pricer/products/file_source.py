@@ -1,0 +1,113 @@
+"""Items in the user's own files."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pricer.errors import ItemsError
+from pricer.products import items as it
+from pricer.products.readers import read_tables
+from pricer.products.splits import BATCH, Splits, count_splits, split_and_count
+
+WITH_PRICES = (".jsonl", ".json", ".csv", ".parquet")
+ORIGIN = "the author's own files"
+
+
+def file_items(
+    path: Path,
+    sizes: dict[str, int],
+    *,
+    seed: int,
+    on_invalid: str,
+    min_price: float,
+    max_price: float,
+) -> tuple[Splits, dict[str, Any]]:
+    """Return splits of the user's products and the record of what was read and left out.
+
+    Args:
+        path: a JSONL, JSON, CSV or Parquet file to split, or a folder with one file a split.
+        sizes: items by split, for one file.
+        seed: of the splits, for one file.
+        on_invalid: "error" or "drop", for rows without usable text or price and for products
+            that two split files share (they stay in the later of train, validation, test).
+        min_price: USD.
+        max_price: USD.
+
+    Raises:
+        ItemsError: what cannot be read or used, with the file and the row.
+    """
+    cleaning: Any = {"on_invalid": on_invalid, "min_price": min_price, "max_price": max_price}
+    if not path.is_dir():
+        items, left_out, read = _clean_file(path, **cleaning)
+        splits, counts = split_and_count(
+            items, left_out, sizes, seed=seed, where=str(path), read=read
+        )
+        return splits, {"origin": ORIGIN} | counts
+
+    splits = {}
+    read, left_out, duplicates = 0, Counter[str](), 0
+    for split in it.SPLITS:
+        file = _split_file(path, split)
+        items, dropped, rows = _clean_file(file, **cleaning)
+        splits[split] = it.drop_duplicates(items)
+        read += rows
+        left_out += dropped
+        duplicates += len(items) - len(splits[split])
+    shared = _part_splits(splits, path, on_invalid)
+    for split, items in splits.items():
+        if items.empty:
+            raise ItemsError(f"{_split_file(path, split)}: no usable products left")
+    counts = count_splits(splits, read, left_out, duplicates, shared=shared, unused=0)
+    return splits, {"origin": ORIGIN} | counts
+
+
+def _clean_file(path: Path, **cleaning: Any) -> tuple[pd.DataFrame, "Counter[str]", int]:
+    """Return the usable products of a file, what was left out, and how many rows there were."""
+    rows = read_products(path)  # goes when this returns: raw rows take half of the memory
+    items, left_out = it.clean_products(rows, where=str(path), **cleaning)
+    return items, left_out, len(rows)
+
+
+def read_products(path: Path) -> pd.DataFrame:
+    """Read a file of products with prices as it is; the index is the line or row from 1.
+
+    Raises:
+        ItemsError: the file is missing or of a type without prices, or see `readers.read_rows`.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in WITH_PRICES:
+        what = "a text file has no prices" if suffix == ".txt" else "unknown file type"
+        raise ItemsError(f"{path}: {what}, must end in {', '.join(WITH_PRICES)}")
+    if not path.exists():
+        raise ItemsError(f"{path}: no such file (items.files.path in params.yaml)")
+    return pd.concat(list(read_tables(path, BATCH)))
+
+
+def _split_file(folder: Path, split: str) -> Path:
+    found = [file for suffix in WITH_PRICES if (file := folder / f"{split}{suffix}").is_file()]
+    if len(found) != 1:
+        got = ", ".join(file.name for file in found) or "none"
+        raise ItemsError(
+            f"{folder}: must hold one {split} file "
+            f"({split}.jsonl, .json, .csv or .parquet), got {got}"
+        )
+    return found[0]
+
+
+def _part_splits(splits: Splits, folder: Path, on_invalid: str) -> int:
+    """Drop from each split what a later one has; return how many, or raise if that is an error."""
+    shared = 0
+    for place, split in enumerate(it.SPLITS):
+        for later in it.SPLITS[place + 1 :]:
+            both = it.shared_items(splits[split], splits[later])
+            if both.any() and on_invalid == "error":
+                title = splits[split]["title"][both].iloc[0]
+                raise ItemsError(
+                    f"{folder}: {split} and {later} share {int(both.sum())} products, the first is "
+                    f"{title[:80]!r}: take them out of one, or set items.files.on_invalid to drop"
+                )
+            splits[split] = splits[split][~both].reset_index(drop=True)
+            shared += int(both.sum())
+    return shared

@@ -1,0 +1,217 @@
+"""Files of products as rows: TXT, JSONL, JSON, CSV and Parquet, whatever they are read for."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pricer.errors import ItemsError
+
+Row = dict[str, Any]
+Numbered = Iterator[tuple[int, Row]]
+
+SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".parquet")
+BATCH = 1_000  # rows of a Parquet file in memory at once
+LONGEST_FIELD = 2**31 - 1  # characters: the library's own limit for CSV is no sign of a broken file
+
+
+def read_rows(path: Path) -> Numbered:
+    """Yield the rows of a file one by one, each with its line (TXT, JSONL) or its row from 1.
+
+    Text is UTF-8, with or without a byte-order mark; blank lines are no rows. A line of a TXT is
+    a `summary`, a value of a CSV is text. All but JSON is read in bounded memory.
+
+    Raises:
+        ItemsError: the file is missing, of another type, not UTF-8, cut off or otherwise not what
+            its name says, or empty; a row is no object, or has not as many fields as the header.
+    """
+    match _checked_suffix(path):
+        case ".txt":
+            rows = text_rows(_lines(path))
+        case ".jsonl":
+            rows = _jsonl_rows(path)
+        case ".json":
+            rows = _json_rows(path)
+        case ".csv":
+            rows = _csv_rows(path)
+        case _:
+            rows = _parquet_rows(path)
+    number = 0
+    for number, row in rows:
+        yield number, row
+    if not number:
+        raise ItemsError(f"{path}: no products in it")
+
+
+def read_tables(path: Path, size: int) -> Iterator[pd.DataFrame]:
+    """Yield the rows of a file as tables of at most `size` rows; the index is the line or row.
+
+    Raises:
+        ItemsError: see `read_rows`.
+    """
+    if _checked_suffix(path) == ".parquet":
+        yield from _parquet_tables(path, size)
+        return
+    rows = read_rows(path)
+    dtype = "str" if path.suffix.lower() == ".csv" else "object"  # text takes half of the memory
+    while chunk := list(islice(rows, size)):
+        numbers, records = zip(*chunk, strict=True)
+        yield pd.DataFrame(list(records), index=list(numbers), dtype=dtype)
+
+
+def count_rows(path: Path) -> int | None:
+    """Return how many rows a file has, None where it cannot be told before they are used."""
+    if not path.is_file():  # a pipe is read once
+        return None
+    try:
+        if path.suffix.lower() == ".parquet":
+            return int(pq.read_metadata(path).num_rows)
+        return sum(1 for _ in read_rows(path))
+    except ItemsError:  # told when that row is used
+        return None
+
+
+def located(path: Path, number: int) -> str:
+    """Say where a row is: its line in a file of lines, else its row."""
+    unit = "row" if path.suffix.lower() in (".json", ".csv", ".parquet") else "line"
+    return f"{path} {unit} {number}"
+
+
+def text_rows(lines: Iterable[str]) -> Numbered:
+    """Yield a row for each line that is not blank, with the line as its `summary`."""
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield number, {"summary": line.rstrip("\n")}
+
+
+def _checked_suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ItemsError(f"{path}: unknown file type, must end in {', '.join(SUFFIXES)}")
+    if not path.exists():  # a pipe is as good as a file
+        raise ItemsError(f"{path}: no such file")
+    return suffix
+
+
+def _lines(path: Path, newline: str | None = None) -> Iterator[str]:
+    """Yield the lines of a text; bytes that are none are escaped first, to tell their line."""
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline) as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.encode()
+            except UnicodeEncodeError as error:
+                place = len(line[: error.start].encode())
+                raise ItemsError(
+                    f"{path} line {number}: not UTF-8 text (byte {place} of the line): "
+                    "save it as UTF-8"
+                ) from None
+            yield line
+
+
+def _jsonl_rows(path: Path) -> Numbered:
+    for number, line in enumerate(_lines(path), start=1):
+        if line.strip():
+            yield number, _object(_parse_json(line, path, first_line=number), path, number)
+
+
+def _json_rows(path: Path) -> Numbered:
+    text = "".join(_lines(path))
+    rows = _parse_json(text, path, first_line=1) if text.strip() else []
+    if not isinstance(rows, list):
+        raise ItemsError(f"{path}: must hold a list of objects, got {_short(rows)}")
+    for number, row in enumerate(rows, start=1):
+        yield number, _object(row, path, number)
+
+
+def _parse_json(text: str, path: Path, *, first_line: int) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        line = first_line + getattr(error, "lineno", 1) - 1
+        reason = getattr(error, "msg", error)
+        raise ItemsError(
+            f"{path} line {line}: not valid JSON ({reason}); is the file complete?"
+        ) from None
+
+
+def _object(row: object, path: Path, number: int) -> Row:
+    if not isinstance(row, dict):
+        raise ItemsError(f"{located(path, number)}: must be an object, got {_short(row)}")
+    return row
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _csv_rows(path: Path) -> Numbered:
+    csv.field_size_limit(LONGEST_FIELD)
+    # strict: a quote that is never closed is an error, and no field that holds the rest of the file
+    reader = csv.reader(_lines(path, newline=""), strict=True)
+    rows = (
+        fields for fields in reader if fields and not (len(fields) == 1 and fields[0].isspace())
+    )
+    number = 0
+    try:
+        header = _checked_header(next(rows, []), path)
+        for number, fields in enumerate(rows, start=1):
+            if len(fields) != len(header):
+                raise ItemsError(
+                    f"{path} row {number}: {len(fields)} fields, but the header has {len(header)} "
+                    f"({', '.join(header)}): a field that holds a comma must stand in quotes"
+                )
+            yield number, dict(zip(header, fields, strict=True))
+    except csv.Error as error:
+        raise ItemsError(
+            f"{path} row {number + 1}: not valid CSV ({error}); is the file complete?"
+        ) from None
+
+
+def _checked_header(names: list[str], path: Path) -> list[str]:
+    repeated = [name for name, n in Counter(names).items() if n > 1 and name]
+    if repeated:
+        raise ItemsError(f"{path}: column {', '.join(repeated)} stands in the header twice")
+    return names
+
+
+def _parquet_rows(path: Path) -> Numbered:
+    with _parquet(path) as file:
+        rows = (row for batch in file.iter_batches(BATCH) for row in batch.to_pylist())
+        yield from enumerate(rows, start=1)
+
+
+def _parquet_tables(path: Path, size: int) -> Iterator[pd.DataFrame]:
+    end = 0
+    with _parquet(path) as file:
+        for batch in file.iter_batches(size):
+            # with pandas' own metadata, a column that was an index would be none
+            table = batch.to_pandas(ignore_metadata=True)
+            start, end = end, end + len(table)
+            table.index = pd.RangeIndex(start + 1, end + 1)
+            yield table
+    if not end:
+        raise ItemsError(f"{path}: no products in it")
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file; what Arrow says of a broken one becomes one line."""
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.filename:
+            raise
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise ItemsError(
+            f"{path}: not a readable parquet file ({reason}); is it complete?"
+        ) from None
