@@ -20,6 +20,16 @@ def folder_sha256(folder: Path) -> dict[str, str]:
     return {file.name: file_sha256(file) for file in sorted(folder.iterdir()) if file.is_file()}
 
 
+def folder_digest(folder: Path) -> str:
+    """Return one SHA-256 of a folder: of the names of all files in it, at any depth, and theirs."""
+    digest = hashlib.sha256()
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*")}
+    for name, file in sorted(files.items()):
+        if file.is_file():
+            digest.update(f"{file_sha256(file)}  {name}\n".encode())
+    return digest.hexdigest()
+
+
 def code_files() -> dict[str, Path]:
     """Return the library's files that this process has loaded, by their path in the package.
 
@@ -36,3 +46,8 @@ def code_files() -> dict[str, Path]:
         for path, file in paths.items()
         if path not in NOT_HASHED and file.name != "__init__.py"
     }
+
+
+def code_hashes() -> dict[str, str]:
+    """Return the SHA-256 of each of `code_files`, by its path in the package."""
+    return {f"pricer/{path}": file_sha256(file) for path, file in code_files().items()}
