@@ -1,7 +1,6 @@
 """The predictor: descriptions to prices with intervals, from any thread."""
 
 import json
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,17 @@ from pricer.errors import ItemsError, PricerError
 from pricer.model.adapters import load_adapter
 from pricer.model.base import choose_device, choose_dtype, load_base_model, load_tokenizer
 from pricer.params import read_params
-from pricer.prices.batches import PriceDistributions, predict_distributions
-from pricer.prices.distribution import LEVELS, calibrated, interval, mean, mode, quantile
+from pricer.prices.batches import predict_distributions
+from pricer.prices.distribution import (
+    LEVELS,
+    PriceDistributions,
+    calibrated,
+    interval,
+    mean,
+    mode,
+    quantile,
+)
+from pricer.prices.predictions import parse_price
 from pricer.prices.trie import build_price_trie
 from pricer.products.items import clean_text
 from pricer.products.prompts import build_prompt, cut_summaries
@@ -29,8 +37,6 @@ QUANTIZATION = {
     "bnb_4bit_quant_type": "nf4",
     "bnb_4bit_use_double_quant": True,
 }
-
-_NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
 
 
 @dataclass(frozen=True)
@@ -247,13 +253,3 @@ class Predictor:
                 f"an interval of {level}% cannot be had: "
                 f"calibrated are {min(map(int, self.offsets))} to {max(map(int, self.offsets))}%"
             )
-
-
-def parse_price(text: str) -> float | None:
-    r"""Return the first number in generated text as USD, None where there is none.
-
-    The reference recipe's rule: `$` and `,` are dropped, then the first match of
-    `[-+]?\d*\.\d+|\d+`.
-    """
-    match = _NUMBER.search(text.replace("$", "").replace(",", ""))
-    return float(match[0]) if match else None
