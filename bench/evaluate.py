@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 
 from pricer.files import write_json, write_parquet
-from pricer.prices.distribution import prediction_columns
+from pricer.prices.distribution import PriceDistributions
+from pricer.prices.predictions import make_predictions
 from pricer.products.catalog_source import catalog_items
 from pricer.products.items import write_items
 
@@ -38,17 +39,21 @@ def predictions(items: pd.DataFrame, spread: float, seed: int) -> pd.DataFrame:
         z = (np.log1p(np.arange(1000)) - center.to_numpy()[:, None]) / spread
         probabilities = np.exp(-(z**2) / 2)
         probabilities /= probabilities.sum(axis=1, keepdims=True)
-        columns = prediction_columns(
-            part["price"], probabilities, {"50": 0.0, "80": 0.0, "90": 0.0}
+        mode = probabilities.argmax(axis=1)
+        said = PriceDistributions(
+            probabilities,
+            np.full(len(part), 0.95),
+            np.full(len(part), 0.01),
+            [f"{price}.00" for price in mode],
+            batch_size=1,
         )
-        row = {"point": columns["median"], "greedy": columns["mode"]}
-        mass = {"greedy_text": "", "price_mass": 0.95, "dropped_mass": 0.01}
-        parts.append(part[["id", "price"]].assign(**row, **mass).join(columns))
+        offsets = {"50": 0.0, "80": 0.0, "90": 0.0}
+        parts.append(make_predictions(part, said, offsets, kind="median"))
     return pd.concat(parts, ignore_index=True)
 
 
 def make_project(folder: Path, products: int) -> None:
-    """Lay out what the stages read: items, predictions, curves, metrics, params, hashes."""
+    """Lay out what the stages read: items, predictions, curves, metrics, params."""
     sizes = {"train": 2 * products, "validation": 1, "test": products}
     splits, counts = catalog_items(sizes, seed=7, noise=0.1, min_price=0.5, max_price=999.49)
     write_items(folder / "data/items", splits)
@@ -59,8 +64,10 @@ def make_project(folder: Path, products: int) -> None:
     write_json(folder / "metrics/items.json", counts)
     shutil.copy(ROOT / "metrics/prompts.json", folder / "metrics/prompts.json")
     shutil.copytree(ROOT / "metrics/train", folder / "metrics/train")
-    for name in ("params.yaml", "dvc.lock"):
-        shutil.copy(ROOT / name, folder / name)
+    # these are hashed, and nothing else
+    for name in ("prompts", "base_model", "adapter"):
+        (folder / "data" / name).mkdir()
+    shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
 
 
 def run(folder: Path, *command: str) -> tuple[float, float]:
@@ -87,8 +94,8 @@ def main() -> None:
     items, predicted = "data/items", "data/predictions"
     stages = {
         "baselines": ["stages.baselines", items, f"{predicted}/baselines.parquet"],
-        "evaluate": ["stages.evaluate", items, "metrics/items.json", "metrics/prompts.json"]
-        + ["metrics/train", predicted, "dvc.lock", "metrics"],
+        "evaluate": ["stages.evaluate", items, "data/prompts", "data/base_model", "data/adapter"]
+        + [predicted, "metrics"],
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -26,6 +26,17 @@ def digest(hashes: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
+def folder_digest(folder: Path) -> str:
+    """Return one SHA-256 of a folder: of the names of all files in it, at any depth, and theirs."""
+    return digest(
+        {
+            file.relative_to(folder).as_posix(): file_sha256(file)
+            for file in folder.rglob("*")
+            if file.is_file()
+        }
+    )
+
+
 def code_files() -> dict[str, Path]:
     """Return the library's files that this process has loaded, by their path in the package.
 
@@ -42,3 +53,8 @@ def code_files() -> dict[str, Path]:
         for path, file in paths.items()
         if path not in NOT_HASHED and file.name != "__init__.py"
     }
+
+
+def code_hashes() -> dict[str, str]:
+    """Return the SHA-256 of each of `code_files`, by its path in the package."""
+    return {f"pricer/{path}": file_sha256(file) for path, file in code_files().items()}

@@ -26,7 +26,11 @@ def signed(value: float) -> str:
     return usd(value) if value < 0 else f"+{usd(value)}"
 
 
-def signed_interval(difference: dict[str, float]) -> str:
-    """Return a difference of mean absolute errors with its interval."""
-    low, high = difference["mae_ci_low"], difference["mae_ci_high"]
-    return f"{signed(difference['mae'])} ({low:+.2f} to {high:+.2f})"
+def interval_text(low: float, high: float) -> str:
+    """Return the ends of an interval beside dollars, or any number."""
+    return f"{low:,.2f} to {high:,.2f}"
+
+
+def signed_interval(value: float, low: float, high: float) -> str:
+    """Return a difference in dollars with its interval."""
+    return f"{signed(value)} ({low:+,.2f} to {high:+,.2f})"

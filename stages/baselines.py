@@ -10,9 +10,8 @@ from pricer.products.items import read_items
 
 def main(items_dir: Path, predictions_file: Path) -> None:
     """Write every baseline's estimates to `predictions_file`."""
-    params = read_params().baselines
     estimates = predict_baselines(
-        read_items(items_dir, "train"), read_items(items_dir, "test"), **params.model_dump()
+        read_items(items_dir, "train"), read_items(items_dir, "test"), read_params().baselines
     )
     write_parquet(predictions_file, estimates)
     print(f"{len(estimates)} products: {', '.join(estimates.columns[2:])}")

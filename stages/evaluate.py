@@ -4,56 +4,65 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from pricer.files import read_parquet, write_json, writing
-from pricer.judging.evaluation import evaluate_run, plot_data
-from pricer.judging.report import (
-    Report,
-    code_hashes,
-    data_hashes,
-    draw_charts,
-    html_report,
-    markdown_report,
-    published_scores,
-    sentence,
-)
+from pricer.judging.charts import CURVES, Drawing, draw_charts, plot_data
+from pricer.judging.evaluation import evaluate_run, scores_json
+from pricer.judging.leaderboard import leaderboard, published_scores
+from pricer.judging.paired import Bootstrap, flat
+from pricer.judging.report import Report, html_report, markdown_report, sentence
 from pricer.params import flat_params, read_params
+from pricer.prices.predictions import read_predictions
 from pricer.products.items import read_items
+from pricer.provenance import code_hashes, file_sha256, folder_digest
 
 
 def main(
     items_dir: Path,
-    items_metrics: Path,
-    prompts_metrics: Path,
-    curves_dir: Path,
+    prompts_dir: Path,
+    base_model_dir: Path,
+    adapter_dir: Path,
     predictions_dir: Path,
-    lock_file: Path,
     metrics_dir: Path,
 ) -> None:
-    """Write scores, slices, charts, their data and the report to `metrics_dir`."""
+    """Write scores, slices, charts, their data and the report to `metrics_dir`.
+
+    What earlier stages have left there, of items, prompts and training, is read.
+    """
     params = read_params()
+    files = {name: predictions_dir / f"{name}.parquet" for name in ("tuned", "base", "baselines")}
     evaluation = evaluate_run(
         read_items(items_dir, "test"),
-        {name: read_parquet(predictions_dir / f"{name}.parquet") for name in ("tuned", "base")},
-        read_parquet(predictions_dir / "baselines.parquet"),
-        resamples=params.evaluate.bootstrap_resamples,
-        seed=params.evaluate.seed,
+        {name: read_predictions(files[name], str(files[name])) for name in ("tuned", "base")},
+        read_parquet(files["baselines"]),
+        Bootstrap(params.evaluate.bootstrap_resamples, params.evaluate.seed),
     )
-    published = published_scores(_read_json(items_metrics).get("dataset"))
-    floor = {} if evaluation.floor_mae is None else {"floor_mae": evaluation.floor_mae}
-    scores = dict(evaluation.scores)
-    write_json(metrics_dir / "evaluate.json", scores.pop("tuned") | floor | scores)
-    write_json(metrics_dir / "slices.json", evaluation.slices)
+    published = published_scores(_read_json(metrics_dir / "items.json").get("dataset"))
+    rows = leaderboard(evaluation, published)
+    curves = metrics_dir / "train" / "plots" / "metrics"
+    drawing = Drawing(
+        evaluation,
+        rows,
+        {name: pd.read_csv(curves / f"{name}.tsv", sep="\t") for name in CURVES},
+    )
+    write_json(metrics_dir / "evaluate.json", scores_json(evaluation))
+    write_json(metrics_dir / "slices.json", flat(evaluation.slices))
     with writing(metrics_dir / "plots", folder=True) as partial:
-        for name, table in plot_data(evaluation).items():
+        for name, table in plot_data(drawing).items():
             write_json(partial / f"{name}.json", table.to_dict(orient="records"))
     with writing(metrics_dir / "charts", folder=True) as partial:
-        draw_charts(partial, evaluation, published, curves_dir)
+        draw_charts(partial, drawing)
+    folders = (items_dir, prompts_dir, base_model_dir, adapter_dir)
     report = Report(
         evaluation,
+        rows,
         published,
-        tokens=_read_json(prompts_metrics),
+        tokens=_read_json(metrics_dir / "prompts.json"),
         params=flat_params(dict(params)),
-        hashes=data_hashes(lock_file) | code_hashes(),
+        hashes={str(folder): folder_digest(folder) for folder in folders}
+        | {str(file): file_sha256(file) for file in files.values()}
+        | code_hashes(),
     )
     with writing(metrics_dir / "report.html") as partial:
         partial.write_text(html_report(report, metrics_dir / "charts"), encoding="utf-8")

@@ -4,16 +4,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from pricer.files import read_parquet, write_parquet
 from pricer.launch import join, launched
 from pricer.model.adapters import adapter_sha256
 from pricer.model.base import base_model_sha256, choose_device, choose_dtype
 from pricer.params import read_params
 from pricer.prices.batches import Share
-from pricer.prices.distribution import calibration_offsets, prediction_columns
-from pricer.prices.predictor import Predictor, parse_price
+from pricer.prices.distribution import calibration_offsets
+from pricer.prices.predictions import make_predictions
+from pricer.prices.predictor import Predictor
 from pricer.prices.record import Calibration, ServingRecord, write_record
 
 
@@ -52,19 +51,7 @@ def main(
         return
 
     offsets = calibration_offsets(validation["price"], known.probabilities)
-    greedy = pd.Series([parse_price(text) for text in found.greedy_texts], dtype=float)
-    columns = prediction_columns(test["price"], found.probabilities, offsets)
-    predictions = pd.DataFrame(
-        {
-            "id": test["id"],
-            "price": test["price"],
-            "point": greedy if params.predict.point == "greedy" else columns[params.predict.point],
-            "greedy_text": found.greedy_texts,
-            "greedy": greedy,
-            "price_mass": found.price_mass,
-            "dropped_mass": found.dropped_mass,
-        }
-    ).join(columns)
+    predictions = make_predictions(test, found, offsets, kind=params.predict.point)
     calibration = Calibration(
         method="conformalized quantile regression on log(1 + price)",
         n=len(validation),
@@ -83,6 +70,6 @@ def main(
     write_parquet(predictions_file, predictions)
     print(
         f"{len(test)} products, {len(test) / elapsed_s:.1f} a second with greedy text, "
-        f"{int(greedy.isna().sum())} of these without a number; "
+        f"{int(predictions['greedy'].isna().sum())} of these without a number; "
         f"price mass {found.price_mass.mean():.3f}, left out {found.dropped_mass.mean():.4f}"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from pricer.files import write_json, write_parquet_parts, writing
-from pricer.judging.charts import token_histogram
+from pricer.judging.figures import token_histogram
 from pricer.model.base import load_tokenizer
 from pricer.params import read_params
 from pricer.products.items import SPLITS, read_item_parts

@@ -26,25 +26,29 @@ def compare(
     predictor of the workspace (`base`, `tuned`, `ridge`, ...), or files of predictions.
     """
     # DVC, pandas and the rest take a second to import: only a command that compares waits for it
-    from pricer.commands.runs import read_predictions
+    from pricer.commands.runs import read_run
     from pricer.judging.comparison import compare as compare_tables
-    from pricer.judging.comparison import comparison_text, worsening
+    from pricer.judging.comparison import comparison_json, comparison_text, worsening
+    from pricer.judging.paired import Bootstrap
     from pricer.params import read_params
 
     settings = read_params().evaluate
     (table_a, _), (table_b, items) = (
-        read_predictions(
+        read_run(
             name,
             predictions_dir=Path("data/predictions"),
             items_file=Path("data/items/test.parquet"),
         )
         for name in (a, b)
     )
-    result = compare_tables(
-        table_a, table_b, items, resamples=settings.bootstrap_resamples, seed=settings.seed
-    )
+    bootstrap = Bootstrap(settings.bootstrap_resamples, settings.seed)
+    result = compare_tables(table_a, table_b, items, bootstrap)
     if output_format == "json":
-        print(json.dumps({"a_is": a, "b_is": b} | result, ensure_ascii=False, indent=2))
+        print(
+            json.dumps(
+                {"a_is": a, "b_is": b} | comparison_json(result), ensure_ascii=False, indent=2
+            )
+        )
     else:
         print(comparison_text(result, a, b, markdown=output_format == "markdown"), end="")
     if fail_if_worse is not None:

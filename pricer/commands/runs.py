@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from pricer.errors import ItemsError, PricerError
+from pricer.errors import PricerError
 from pricer.files import read_parquet
+from pricer.prices.predictions import read_predictions
 
 
-def read_predictions(
+def read_run(
     name: str, *, predictions_dir: Path, items_file: Path
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Return the predictions that `name` stands for, and the items they are of, where known.
@@ -21,43 +22,42 @@ def read_predictions(
         items_file: of the test split, likewise.
 
     Returns:
-        A table with id, price, point (USD) and, of a model, crps (USD); the items.
+        A table with id, price, estimate_usd and, of a model, crps (USD); the items.
 
     Raises:
         PricerError: there is no such thing.
     """
-    file = predictions_dir / f"{'tuned' if name == 'workspace' else name}.parquet"
     baselines = predictions_dir / "baselines.parquet"
     if name.endswith(".parquet"):
-        table = _read(Path(name))
+        table = _read(Path(name), name)
     elif name in ("workspace", "tuned", "base"):
-        table = _read(file)
+        file = predictions_dir / f"{'tuned' if name == 'workspace' else name}.parquet"
+        table = _read(file, name)
     elif baselines.exists() and name in (table := read_parquet(baselines)):
-        table = table[["id", "price", name]].rename(columns={name: "point"})
+        table = table[["id", "price", name]].rename(columns={name: "estimate_usd"})
     else:
-        table = read_revision(predictions_dir / "tuned.parquet", name)
-        return table, read_revision(items_file, name)
-    missing = {"id", "price", "point"} - set(table)
-    if missing:
-        raise ItemsError(
-            f"{name}: no predictions of one predictor ({', '.join(sorted(missing))} missing, "
-            f"has {', '.join(map(str, table))})"
-        )
+        table = read_tuned(predictions_dir / "tuned.parquet", name)
+        return table, pd.read_parquet(read_revision(items_file, name))
     return table, read_parquet(items_file) if items_file.exists() else None
 
 
-def _read(file: Path) -> pd.DataFrame:
+def _read(file: Path, name: str) -> pd.DataFrame:
     if not file.exists():
         raise PricerError(f"{file} is missing: run `make repro` or `dvc checkout` first")
-    try:
-        return read_parquet(file)
-    except (ValueError, OSError) as error:  # Arrow's own errors are ValueErrors
-        reason = str(error).strip().splitlines()[0]
-        raise ItemsError(f"{file}: not a readable Parquet file ({reason})") from None
+    return read_predictions(file, name)
 
 
-def read_revision(path: Path, revision: str) -> pd.DataFrame:
-    """Read a Parquet file that DVC tracks as it was at a git revision or in an experiment.
+def read_tuned(path: Path, revision: str) -> pd.DataFrame:
+    """Return the tuned model's predictions at a git revision or in an experiment.
+
+    Raises:
+        PricerError: see `read_revision`; they are of an earlier version of `pricer`.
+    """
+    return read_predictions(read_revision(path, revision), f"{path} of {revision}")
+
+
+def read_revision(path: Path, revision: str) -> io.BytesIO:
+    """Read a file that DVC tracks as it was at a git revision or in an experiment.
 
     Args:
         path: relative to the project's root, which is the current folder.
@@ -84,7 +84,7 @@ def read_revision(path: Path, revision: str) -> pd.DataFrame:
             f"{path} of {revision} is not in the DVC cache: no pipeline had run there, "
             "or `dvc fetch --all-commits` has to bring it from a remote"
         ) from None
-    return pd.read_parquet(io.BytesIO(content))
+    return io.BytesIO(content)
 
 
 def stages_to_run(target: str) -> list[str]:

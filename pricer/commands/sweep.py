@@ -18,7 +18,9 @@ def show(
 ) -> None:
     """Rank a commit and its experiments by the tuned model's error, paired with the best one's."""
     # DVC, pandas and the rest take a second to import: only a command that compares waits for it
-    from pricer.commands.sweeps import label, list_experiments, read_tuned, sweep, sweep_text
+    from pricer.commands.runs import read_tuned
+    from pricer.commands.sweeps import list_experiments, sweep, sweep_chart, sweep_json, sweep_text
+    from pricer.judging.paired import Bootstrap
     from pricer.params import flat_params, read_params
 
     if chart and chart.suffix.lower() != ".png":
@@ -27,15 +29,12 @@ def show(
     finished, unfinished = list_experiments(revision, list(flat_params(dict(params))))
     rows = sweep(
         finished,
-        read_tuned(Path("data/predictions/tuned.parquet"), list(finished)),
-        resamples=params.evaluate.bootstrap_resamples,
-        seed=params.evaluate.seed,
+        {name: read_tuned(Path("data/predictions/tuned.parquet"), name) for name in finished},
+        Bootstrap(params.evaluate.bootstrap_resamples, params.evaluate.seed),
     )
     if output_format == "json":
-        print(json.dumps(rows, ensure_ascii=False, indent=2))
+        print(json.dumps(sweep_json(rows), ensure_ascii=False, indent=2))
     else:
         print(sweep_text(rows, unfinished, markdown=output_format == "markdown"), end="")
     if chart:
-        from pricer.judging.charts import intervals
-
-        intervals(chart, {label(row): row for row in rows}, f"Experiments of {revision}")
+        sweep_chart(chart, rows, f"Experiments of {revision}")

@@ -1,14 +1,14 @@
 """Experiments side by side: what was changed, how far off each is, and whether that is chance."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pricer.commands.runs import read_revision
 from pricer.errors import PricerError
-from pricer.judging.metrics import evaluate, paired_differences
-from pricer.tables import signed_interval, table, usd
+from pricer.judging.paired import Bootstrap, Gap, Score, flat, mean_intervals, paired_gaps
+from pricer.tables import interval_text, signed_interval, table, usd
 
 UNFINISHED = ("Queued", "Running", "Failed")
 
@@ -63,98 +63,119 @@ def _plain(value: Any) -> str:
     return str(int(value) if whole else value)
 
 
-def read_tuned(path: Path, names: list[str]) -> dict[str, pd.DataFrame]:
-    """Return the tuned model's predictions in each experiment, from DVC's cache.
+@dataclass(frozen=True)
+class Row:
+    """One experiment of a sweep.
 
-    Raises:
-        PricerError: some are neither in the cache nor in the remote.
+    Attributes:
+        name: of the experiment.
+        params: by dotted key, those that differ between the experiments.
+        score: its mean absolute error, USD.
+        shared: on how many products it is compared with the first row.
+        less_first: its MAE less the first row's on these, USD; None of the first row, and where
+            none is shared.
     """
-    return {name: read_revision(path, name) for name in names}
+
+    name: str
+    params: dict[str, str]
+    score: Score
+    shared: int
+    less_first: Gap | None
 
 
 def sweep(
-    params: dict[str, dict[str, str]],
-    predictions: dict[str, pd.DataFrame],
-    *,
-    resamples: int,
-    seed: int,
-) -> list[dict[str, Any]]:
+    params: dict[str, dict[str, str]], predictions: dict[str, pd.DataFrame], bootstrap: Bootstrap
+) -> list[Row]:
     """Return a row for each experiment, the lowest mean absolute error first.
 
     Args:
         params: by experiment, see `list_experiments`.
-        predictions: by experiment, with id, price and point (USD; NaN counts as $0).
-        resamples: of the bootstrap.
-        seed: of the resampling.
-
-    Returns:
-        name; params, those that differ between the experiments; n; mae, mae_ci_low, mae_ci_high
-        (USD); less_first, its MAE less the first row's on the products that both have judged
-        with a paired 95% interval; shared, how many these are. Of the first row, and where none
-        is shared, less_first is None.
+        predictions: by experiment, with id, price and estimate_usd.
+        bootstrap: how products are drawn.
     """
     values: dict[str, set[str]] = {}
     for own in params.values():
         for knob, value in own.items():
             values.setdefault(knob, set()).add(value)
-    rows = []
-    for name, found in predictions.items():
-        scores = evaluate(
-            found["price"],
-            {"point": found["point"].fillna(0).to_numpy(float)},
-            resamples=resamples,
-            seed=seed,
-        )["point"]
-        rows.append(
-            {
-                "name": name,
-                "params": {k: v for k, v in params[name].items() if len(values[k]) > 1},
-                **{key: scores[key] for key in ("n", "mae", "mae_ci_low", "mae_ci_high")},
-            }
+    scores = {name: _score(table, bootstrap) for name, table in predictions.items()}
+    ranked = sorted(scores, key=lambda name: (scores[name].values["mae"], name))
+    return [
+        Row(
+            name,
+            {knob: value for knob, value in params[name].items() if len(values[knob]) > 1},
+            scores[name],
+            *_paired(predictions[name], predictions[ranked[0]], bootstrap, first=not place),
         )
-    rows.sort(key=lambda row: (row["mae"], row["name"]))
-    first = predictions[rows[0]["name"]]
-    for place, row in enumerate(rows):
-        # the same product at another price is another product
-        both = predictions[row["name"]].merge(first, on=["id", "price"], suffixes=("", "_first"))
-        row["shared"] = len(both)
-        row["less_first"] = (
-            paired_differences(
-                both["price"],
-                both["point"].to_numpy(float),
-                {"first": both["point_first"].to_numpy(float)},
-                resamples=resamples,
-                seed=seed,
-            )["first"]
-            if place and len(both)
-            else None
-        )
-    return rows
+        for place, name in enumerate(ranked)
+    ]
 
 
-def sweep_text(rows: list[dict[str, Any]], unfinished: dict[str, int], *, markdown: bool) -> str:
-    """Return the rows of `sweep` for people, as plain text or Markdown."""
-    knobs = list(rows[0]["params"])
-    # different products are worth a column: they make the errors hard to compare
-    partly = any(row["shared"] < row["n"] for row in rows)
-    header = ["experiment", *knobs, "n", "MAE", "95% interval", "less the first's"]
-    lines = [
-        [
-            row["name"],
-            *row["params"].values(),
-            str(row["n"]),
-            usd(row["mae"]),
-            f"{row['mae_ci_low']:,.2f} to {row['mae_ci_high']:,.2f}",
-            signed_interval(gap) if (gap := row["less_first"]) else "",
-            *([str(row["shared"])] if partly else []),
-        ]
+def _score(table: pd.DataFrame, bootstrap: Bootstrap) -> Score:
+    losses = {"mae": (table["estimate_usd"] - table["price"]).abs().to_numpy(float)}
+    intervals = mean_intervals(table["id"], losses, bootstrap)
+    return Score(len(table), {"mae": float(losses["mae"].mean())}, intervals)
+
+
+def _paired(
+    table: pd.DataFrame, best: pd.DataFrame, bootstrap: Bootstrap, *, first: bool
+) -> tuple[int, Gap | None]:
+    # the same product at another price is another product
+    both = table.merge(best, on=["id", "price"], suffixes=("", "_first"))
+    if first or both.empty:
+        return len(both), None
+    own, other = (
+        (both[column] - both["price"]).abs().to_numpy(float)
+        for column in ("estimate_usd", "estimate_usd_first")
+    )
+    return len(both), paired_gaps(both["id"], {"mae": own - other}, bootstrap)["mae"]
+
+
+def sweep_json(rows: list[Row]) -> list[dict[str, Any]]:
+    """Return the rows of `sweep` as `--format json` prints them."""
+    return [
+        {
+            "name": row.name,
+            "params": row.params,
+            **flat(row.score),
+            "shared": row.shared,
+            "less_first": flat(row.less_first),
+        }
         for row in rows
     ]
+
+
+def sweep_text(rows: list[Row], unfinished: dict[str, int], *, markdown: bool) -> str:
+    """Return the rows of `sweep` for people, as plain text or Markdown."""
+    # different products are worth a column: they make the errors hard to compare
+    partly = any(row.shared < row.score.n for row in rows)
+    header = ["experiment", *rows[0].params, "n", "MAE", "95% interval", "less the first's"]
+    lines = [_cells(row) + ([str(row.shared)] if partly else []) for row in rows]
     text = table(header + (["on n"] if partly else []), lines, markdown=markdown)
     left = ", ".join(f"{count} {state.lower()}" for state, count in unfinished.items() if count)
     return f"{text}\n" + (f"\n{left}: `dvc queue status`\n" if left else "")
 
 
-def label(row: dict[str, Any]) -> str:
+def _cells(row: Row) -> list[str]:
+    interval, gap = row.score.intervals["mae"], row.less_first
+    return [
+        row.name,
+        *row.params.values(),
+        str(row.score.n),
+        usd(row.score.values["mae"]),
+        interval_text(interval.low, interval.high),
+        signed_interval(gap.value, gap.interval.low, gap.interval.high) if gap else "",
+    ]
+
+
+def sweep_chart(path: Path, rows: list[Row], title: str) -> None:
+    """Draw the errors of the rows, each labelled with its name and what was changed."""
+    # matplotlib takes a second to import: only who asks for a chart waits for it
+    from pricer.judging.charts import Bar, intervals
+
+    bars = [Bar(label(row), row.score.values["mae"], row.score.intervals["mae"]) for row in rows]
+    intervals(path, bars, title)
+
+
+def label(row: Row) -> str:
     """Return what a row of `sweep` is called in a chart: its name and what was changed."""
-    return "  ".join([row["name"], *(f"{knob}={value}" for knob, value in row["params"].items())])
+    return "  ".join([row.name, *(f"{knob}={value}" for knob, value in row.params.items())])

@@ -1,70 +1,73 @@
 """Predictors without a language model: what it has to beat, fitted on the same training items."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from sklearn import config_context
-from sklearn.decomposition import TruncatedSVD
-from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
-from sklearn.linear_model import Ridge
-from sklearn.neighbors import NearestNeighbors
-from sklearn.pipeline import make_pipeline
+
+from pricer.params import Baselines
 
 Floats = NDArray[np.float64]
 
-BASELINES = (
-    "mean",
-    "median",
-    "category_median",
-    "ridge",
-    "ridge_log",
-    "boosted_trees",
-    "nearest_neighbors",
-)
+
+@dataclass(frozen=True)
+class Split:
+    """What a baseline is fitted on and judges.
+
+    Attributes:
+        train: items: category, price (USD).
+        test: items: category.
+        train_x: weighted words of the training items, see `tfidf`.
+        test_x: of the test items.
+        settings: the knobs.
+    """
+
+    train: pd.DataFrame
+    test: pd.DataFrame
+    train_x: csr_matrix
+    test_x: csr_matrix
+    settings: Baselines
+
+    @property
+    def prices(self) -> Floats:
+        """The training prices, USD."""
+        return self.train["price"].to_numpy(float)
 
 
-def predict_baselines(
-    train: pd.DataFrame,
-    test: pd.DataFrame,
-    *,
-    ridge_alpha: float,
-    svd_components: int,
-    trees: int,
-    neighbors: int,
-    seed: int,
-) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Baseline:
+    """A predictor: what people call it, what it is, and how it judges the test items, USD.
+
+    `published` is its counterpart in the reference recipe's table, as `published_scores.json`
+    calls it, where there is one.
+    """
+
+    label: str
+    description: str
+    published: str | None
+    estimate: Callable[[Split], Floats]
+
+
+def predict_baselines(train: pd.DataFrame, test: pd.DataFrame, settings: Baselines) -> pd.DataFrame:
     """Fit every baseline on `train` and return its estimates for `test`.
 
     Args:
         train: items: category, summary, price (USD).
         test: items: id, category, summary, price (USD).
-        ridge_alpha: strength of the ridge penalty.
-        svd_components: columns that the boosted trees see.
-        trees: how many are boosted.
-        neighbors: training items that the nearest neighbours are.
-        seed: of the randomized SVD.
+        settings: the knobs.
 
     Returns:
         id, price, and a column for each of BASELINES, USD, within the range of training prices.
     """
-    prices = train["price"].to_numpy(float)
-    train_x, test_x = tfidf(train["summary"], test["summary"])
+    split = Split(train, test, *tfidf(train["summary"], test["summary"]), settings)
+    low, high = split.prices.min(), split.prices.max()
     estimates = {
-        "mean": mean(prices, len(test)),
-        "median": median(prices, len(test)),
-        "category_median": category_median(train, test),
-        "ridge": ridge(train_x, prices, test_x, alpha=ridge_alpha),
-        "ridge_log": ridge_log(train_x, prices, test_x, alpha=ridge_alpha),
-        "boosted_trees": boosted_trees(
-            train_x, prices, test_x, components=svd_components, trees=trees, seed=seed
-        ),
-        "nearest_neighbors": nearest_neighbors(train_x, prices, test_x, neighbors=neighbors),
+        name: baseline.estimate(split).clip(low, high) for name, baseline in BASELINES.items()
     }
-    low, high = prices.min(), prices.max()
-    clipped = {name: values.clip(low, high) for name, values in estimates.items()}
-    return test[["id", "price"]].reset_index(drop=True).join(pd.DataFrame(clipped))
+    return test[["id", "price"]].reset_index(drop=True).join(pd.DataFrame(estimates))
 
 
 def tfidf(train: "pd.Series[str]", test: "pd.Series[str]") -> tuple[csr_matrix, csr_matrix]:
@@ -72,6 +75,10 @@ def tfidf(train: "pd.Series[str]", test: "pd.Series[str]") -> tuple[csr_matrix, 
 
     Words are hashed, so that no vocabulary is held however many texts there are.
     """
+    # scikit-learn takes seconds to import: the report, which tells the labels, does not wait
+    from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+    from sklearn.pipeline import make_pipeline
+
     vectorizer = make_pipeline(
         HashingVectorizer(
             n_features=2**18,
@@ -86,61 +93,95 @@ def tfidf(train: "pd.Series[str]", test: "pd.Series[str]") -> tuple[csr_matrix, 
     return vectorizer.fit_transform(train), vectorizer.transform(test)
 
 
-def mean(prices: Floats, n: int) -> Floats:
-    """Return the mean training price, the constant that minimises MSE ("constant", 106.18)."""
-    return np.full(n, prices.mean())
+def mean_price(split: Split) -> Floats:
+    """Return the mean training price, the constant that minimises MSE."""
+    return np.full(len(split.test), split.prices.mean())
 
 
-def median(prices: Floats, n: int) -> Floats:
-    """Return the median training price, the constant that minimises MAE (not in the table)."""
-    return np.full(n, np.median(prices))
+def median_price(split: Split) -> Floats:
+    """Return the median training price, the constant that minimises MAE."""
+    return np.full(len(split.test), np.median(split.prices))
 
 
-def category_median(train: pd.DataFrame, test: pd.DataFrame) -> Floats:
-    """Return the category's median, a few known features ("linear regression", 101.56)."""
-    medians = train.groupby("category")["price"].median()
-    return test["category"].map(medians).fillna(train["price"].median()).to_numpy(float)
+def category_median(split: Split) -> Floats:
+    """Return the median training price of the category; of all where it is unknown."""
+    medians = split.train.groupby("category")["price"].median()
+    known = split.test["category"].map(medians)
+    return known.fillna(split.train["price"].median()).to_numpy(float)
 
 
-def ridge(train_x: csr_matrix, prices: Floats, test_x: csr_matrix, *, alpha: float) -> Floats:
-    """Return a linear model of words in dollars ("NLP + LR", 76.81)."""
+def ridge(split: Split) -> Floats:
+    """Return a linear model of words in dollars."""
+    return _fit_ridge(split, split.prices)
+
+
+def ridge_log(split: Split) -> Floats:
+    """Return a linear model of words on log(1 + price), in dollars."""
+    return np.expm1(_fit_ridge(split, np.log1p(split.prices)))
+
+
+def _fit_ridge(split: Split, target: Floats) -> Floats:
+    from sklearn.linear_model import Ridge
+
     # stops when the weights hardly move; sums in a fixed order, so the same bytes each time
-    model = Ridge(alpha=alpha, solver="sparse_cg").fit(train_x, prices)
-    return np.asarray(model.predict(test_x), dtype=float)
+    model = Ridge(alpha=split.settings.ridge_alpha, solver="sparse_cg").fit(split.train_x, target)
+    return np.asarray(model.predict(split.test_x), dtype=float)
 
 
-def ridge_log(train_x: csr_matrix, prices: Floats, test_x: csr_matrix, *, alpha: float) -> Floats:
-    """Return a linear model of words on log price, in dollars ("NLP + LR" with a better target)."""
-    return np.expm1(ridge(train_x, np.log1p(prices), test_x, alpha=alpha))
+def boosted_trees(split: Split) -> Floats:
+    """Return trees boosted for absolute error on the words' main directions."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.ensemble import HistGradientBoostingRegressor
 
-
-def boosted_trees(
-    train_x: csr_matrix,
-    prices: Floats,
-    test_x: csr_matrix,
-    *,
-    components: int,
-    trees: int,
-    seed: int,
-) -> Floats:
-    """Return trees boosted on the words' main directions ("XGBoost", 68.23; "random forest")."""
-    most = max(min(train_x.shape) - 1, 1)
-    svd = TruncatedSVD(min(components, most), random_state=seed)
+    most = max(min(split.train_x.shape) - 1, 1)
+    settings = split.settings
+    svd = TruncatedSVD(min(settings.svd_components, most), random_state=settings.seed)
     with np.errstate(invalid="ignore"):  # a single item has no variance to explain
-        reduced = svd.fit_transform(train_x)
+        reduced = svd.fit_transform(split.train_x)
     model = HistGradientBoostingRegressor(
-        loss="absolute_error", max_iter=trees, early_stopping=False
-    ).fit(reduced, prices)
-    return np.asarray(model.predict(svd.transform(test_x)), dtype=float)
+        loss="absolute_error", max_iter=settings.trees, early_stopping=False
+    ).fit(reduced, split.prices)
+    return np.asarray(model.predict(svd.transform(split.test_x)), dtype=float)
 
 
-def nearest_neighbors(
-    train_x: csr_matrix, prices: Floats, test_x: csr_matrix, *, neighbors: int
-) -> Floats:
-    """Return the median price of the most similar training items (retrieval; not in the table)."""
-    index = NearestNeighbors(
-        n_neighbors=min(neighbors, train_x.shape[0]), metric="cosine", algorithm="brute"
-    ).fit(train_x)
+def nearest_neighbors(split: Split) -> Floats:
+    """Return the median price of the most similar training items."""
+    from sklearn import config_context
+    from sklearn.neighbors import NearestNeighbors
+
+    count = min(split.settings.neighbors, split.train_x.shape[0])
+    index = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute")
+    index.fit(split.train_x)
     with config_context(working_memory=128):  # MB of distances at once
-        found = index.kneighbors(test_x, return_distance=False)
-    return np.asarray(np.median(prices[found], axis=1), dtype=float)
+        nearest = index.kneighbors(split.test_x, return_distance=False)
+    return np.asarray(np.median(split.prices[nearest], axis=1), dtype=float)
+
+
+BASELINES = {
+    "mean_price": Baseline("mean price", "mean price of all", "constant", mean_price),
+    "median_price": Baseline("median price", "median price of all", None, median_price),
+    "category_median": Baseline(
+        "median of its category",
+        "median price of the category",
+        "linear regression",
+        category_median,
+    ),
+    "ridge": Baseline(
+        "ridge on words", "linear model of words and pairs of words, in dollars", "NLP + LR", ridge
+    ),
+    "ridge_log": Baseline(
+        "ridge on words, log price", "the same in log dollars", "NLP + LR", ridge_log
+    ),
+    "boosted_trees": Baseline(
+        "boosted trees",
+        "trees boosted for absolute error on the words' main directions",
+        "XGBoost",
+        boosted_trees,
+    ),
+    "nearest_neighbors": Baseline(
+        "nearest neighbours",
+        "median price of the most similar training products",
+        None,
+        nearest_neighbors,
+    ),
+}

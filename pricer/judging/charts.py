@@ -1,42 +1,65 @@
-"""Figures of token counts, of training, and of predictions against the truth."""
+"""The charts of a run: of its predictions against the truth, and of its training."""
 
-import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from pricer.files import writing
+from pricer.judging.evaluation import Evaluation
+from pricer.judging.figures import BLUE, GREY, new_figure, save_figure
+from pricer.judging.leaderboard import Row
 from pricer.judging.metrics import calibration_curve, running_mean
-
-matplotlib.use("Agg")
-matplotlib.rcParams["text.parse_math"] = False  # a dollar sign is a dollar sign
-# names of products' categories may be in any script; a box in their place is no reason to worry
-warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+from pricer.judging.paired import Interval
+from pricer.tables import interval_text, usd
 
 # safe for colour-blind readers; shape tells the same as colour
 VERDICTS = {"green": ("#009e73", "o"), "orange": ("#e69f00", "^"), "red": ("#d55e00", "x")}
-BLUE, GREY = "#0072b2", "#777777"
+PLOTTED = 1000  # products in the data of a plot: evenly thinned out, `dvc plots` draws each point
 
 
-def _figure(title: str, x: str, y: str, *, square: bool = False) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.4, 6.0) if square else (6.4, 3.8), layout="constrained")
-    axes = figure.subplots()
-    axes.set(title=title, xlabel=x, ylabel=y)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    return figure, axes
+@dataclass(frozen=True)
+class Bar:
+    """A mean absolute error (USD) in a chart; without an interval it is a published one, grey."""
+
+    label: str
+    mae: float
+    interval: Interval | None
+    tuned: bool = False
 
 
-def _save(figure: Figure, path: Path) -> None:
-    with writing(path) as partial:
-        # no software version: the same data give the same bytes after an upgrade, too
-        figure.savefig(partial, format="png", dpi=110, metadata={"Software": None})
+@dataclass(frozen=True)
+class Drawing:
+    """What the charts of a run show.
+
+    Attributes:
+        evaluation: what was measured.
+        leaderboard: every predictor, the best first.
+        curves: training's own, by name: step and a column of that name.
+    """
+
+    evaluation: Evaluation
+    leaderboard: list[Row]
+    curves: dict[str, pd.DataFrame]
+
+    @property
+    def products(self) -> pd.DataFrame:
+        """The tuned model's predictions."""
+        return self.evaluation.products
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure of a run, and its data for `dvc plots` where these are drawn there too."""
+
+    title: str
+    draw: Callable[[Drawing], Figure]
+    data: Callable[[Drawing], pd.DataFrame] | None = None
 
 
 def _verdict_points(axes: Axes, x: ArrayLike, y: ArrayLike, verdicts: ArrayLike) -> None:
@@ -47,64 +70,175 @@ def _verdict_points(axes: Axes, x: ArrayLike, y: ArrayLike, verdicts: ArrayLike)
         axes.scatter(x[rows], y[rows], s=16, c=color, marker=marker, alpha=0.75, label=label)
 
 
-def token_histogram(path: Path, tokens: ArrayLike, *, limit: int, title: str) -> None:
-    """Draw how many texts have how many tokens, with the limit they are held to."""
-    counts = np.asarray(tokens)
-    figure, axes = _figure(f"{title} (n = {len(counts):,})", "tokens", "texts")
-    # a few very long texts would squeeze all others into one bar
-    top = max(limit * 2, 1)
-    axes.hist(np.minimum(counts, top), bins=min(60, top), color=BLUE)
-    axes.axvline(limit, color="black", linestyle="--", label=f"limit {limit}")
-    above = int((counts > top).sum())
-    if above:
-        axes.set_xlabel(f"tokens ({above:,} texts of more than {top} counted at {top})")
-    axes.legend(frameon=False)
-    _save(figure, path)
+def intervals(path: Path, bars: list[Bar], title: str) -> None:
+    """Draw mean absolute errors with their 95% intervals, the first one on top."""
+    save_figure(_bars(bars, title), path)
 
 
-def scatter(path: Path, truth: ArrayLike, guess: ArrayLike, colors: ArrayLike, title: str) -> None:
+def _bars(bars: list[Bar], title: str, floor_mae: float | None = None) -> Figure:
+    figure, axes = new_figure(title, "mean absolute error (USD)", "")
+    figure.set_figheight(1.2 + 0.32 * len(bars))
+    for place, bar in enumerate(reversed(bars)):
+        if bar.interval is None:
+            axes.plot(bar.mae, place, "D", color=GREY, markersize=5)
+        else:
+            axes.plot([bar.interval.low, bar.interval.high], [place, place], color=BLUE)
+            axes.plot(bar.mae, place, "s" if bar.tuned else "o", color=BLUE, markersize=7)
+    axes.set_yticks(range(len(bars)), [bar.label for bar in reversed(bars)])
+    for label, bar in zip(axes.get_yticklabels(), reversed(bars), strict=True):
+        label.set_color("black" if bar.interval else GREY)
+        label.set_fontweight("bold" if bar.tuned else "normal")
+    if floor_mae is not None:
+        axes.axvline(floor_mae, color="black", linestyle="--", linewidth=1, label="floor")
+        axes.legend(frameon=False, loc="upper right")
+    axes.set_xlim(left=0)
+    return figure
+
+
+def _headline(drawing: Drawing) -> str:
+    score = drawing.evaluation.scores["tuned"]
+    interval = score.intervals["mae"]
+    told = interval_text(interval.low, interval.high)
+    return f"Tuned model: MAE {usd(score.values['mae'])} (95% {told}), n = {score.n:,}"
+
+
+def _thinned(table: pd.DataFrame) -> pd.DataFrame:
+    return table.iloc[:: -(-len(table) // PLOTTED)]
+
+
+def draw_leaderboard(drawing: Drawing) -> Figure:
+    """Draw the mean absolute error of every predictor with its 95% interval, the best on top."""
+    title = f"Every predictor on {len(drawing.products):,} products"
+    bars = [
+        Bar(
+            row.label,
+            row.mae,
+            row.score.intervals["mae"] if row.score else None,
+            tuned=row.name == "tuned",
+        )
+        for row in drawing.leaderboard
+    ]
+    return _bars(bars, title, drawing.evaluation.floor_mae)
+
+
+def leaderboard_data(drawing: Drawing) -> pd.DataFrame:
+    """Return what `draw_leaderboard` shows, in an order that is the same in every run."""
+    return pd.DataFrame(
+        {"predictor": name, "mae_usd": score.values["mae"]}
+        for name, score in drawing.evaluation.scores.items()
+    )
+
+
+def draw_scatter(drawing: Drawing) -> Figure:
     """Draw predictions against true prices, in the reference recipe's colours, with y = x."""
-    truth, guess = np.asarray(truth), np.asarray(guess)
-    figure, axes = _figure(title, "true price (USD)", "predicted price (USD)", square=True)
-    top = float(np.percentile(np.concatenate([truth, guess]), 100)) * 1.03 + 1
+    products = drawing.products
+    figure, axes = new_figure(
+        _headline(drawing), "true price (USD)", "predicted price (USD)", square=True
+    )
+    top = float(products[["price", "estimate_usd"]].to_numpy().max()) * 1.03 + 1
     axes.plot([0, top], [0, top], color=GREY, linestyle="--", linewidth=1, label="y = x")
-    _verdict_points(axes, truth, guess, colors)
+    _verdict_points(axes, products["price"], products["estimate_usd"], products["verdict"])
     axes.set(xlim=(0, top), ylim=(0, top), aspect="equal")
     axes.legend(frameon=False, loc="upper left")
-    _save(figure, path)
+    return figure
 
 
-def running_error(path: Path, absolute_errors: ArrayLike, title: str) -> None:
+def scatter_data(drawing: Drawing) -> pd.DataFrame:
+    """Return what `draw_scatter` and `draw_residuals` show."""
+    shown = _thinned(drawing.products)
+    return pd.DataFrame(
+        {
+            "truth_usd": shown["price"],
+            "estimate_usd": shown["estimate_usd"],
+            "y_is_x": shown["price"],
+            "error_usd": shown["error_usd"],
+            "verdict": shown["verdict"],
+        }
+    )
+
+
+def draw_residuals(drawing: Drawing) -> Figure:
+    """Draw estimate less truth against the true price, in the reference recipe's colours."""
+    products = drawing.products
+    title = "Tuned model: signed errors"
+    figure, axes = new_figure(title, "true price (USD)", "estimate less truth (USD)")
+    axes.axhline(0, color=GREY, linestyle="--", linewidth=1)
+    _verdict_points(axes, products["price"], products["error_usd"], products["verdict"])
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.legend(frameon=False, loc="lower left")
+    return figure
+
+
+def draw_running_error(drawing: Drawing) -> Figure:
     """Draw the mean absolute error over the first k products with its 95% band."""
-    mean, half = running_mean(absolute_errors)
+    mean, half = running_mean(drawing.products["error_usd"].abs())
     count = np.arange(1, len(mean) + 1)
-    figure, axes = _figure(title, "products", "mean absolute error (USD)")
+    figure, axes = new_figure(_headline(drawing), "products", "mean absolute error (USD)")
     axes.fill_between(count, mean - half, mean + half, color=BLUE, alpha=0.2, label="95% band")
     axes.plot(count, mean, color=BLUE)
     axes.set_xlim(1, max(len(mean), 2))
     axes.set_ylim(0, float((mean + half)[len(mean) // 20 :].max()) * 1.1 + 1)
     axes.legend(frameon=False)
-    _save(figure, path)
+    return figure
 
 
-def calibration(path: Path, pit: ArrayLike) -> None:
+def running_error_data(drawing: Drawing) -> pd.DataFrame:
+    """Return what `draw_running_error` shows."""
+    mean, half = running_mean(drawing.products["error_usd"].abs())
+    return _thinned(
+        pd.DataFrame(
+            {
+                "products": np.arange(1, len(mean) + 1),
+                "mae_usd": mean,
+                "low_usd": mean - half,
+                "high_usd": mean + half,
+            }
+        )
+    )
+
+
+def draw_slices(drawing: Drawing, kind: str) -> Figure:
+    """Draw the tuned model's mean absolute error of each group with its 95% interval."""
+    bars = [
+        Bar(f"{group} (n = {score.n})", score.values["mae"], score.intervals["mae"])
+        for group, score in drawing.evaluation.slices[kind]["tuned"].items()
+    ]
+    return _bars(bars, f"Tuned model: error by {kind}")
+
+
+def slices_data(drawing: Drawing, kind: str) -> pd.DataFrame:
+    """Return what `draw_slices` shows."""
+    return pd.DataFrame(
+        {kind: group, "mae_usd": score.values["mae"]}
+        for group, score in drawing.evaluation.slices[kind]["tuned"].items()
+    )
+
+
+def draw_calibration(drawing: Drawing) -> Figure:
     """Draw the share of products below the predicted quantile of each level, with y = x."""
-    levels, shares = calibration_curve(pit)
-    title = f"Predicted quantiles before calibration (n = {len(np.asarray(pit))})"
-    figure, axes = _figure(title, "level of the quantile", "share of prices below", square=True)
+    levels, shares = calibration_curve(drawing.products["pit"])
+    title = f"Predicted quantiles before calibration (n = {len(drawing.products)})"
+    figure, axes = new_figure(title, "level of the quantile", "share of prices below", square=True)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="honest")
     axes.plot(levels, shares, color=BLUE, label="tuned model")
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.legend(frameon=False, loc="upper left")
-    _save(figure, path)
+    return figure
 
 
-def interval_widths(path: Path, predictions: pd.DataFrame) -> None:
+def calibration_data(drawing: Drawing) -> pd.DataFrame:
+    """Return what `draw_calibration` shows."""
+    levels, shares = calibration_curve(drawing.products["pit"])
+    return pd.DataFrame({"level": levels, "share_below": shares, "ideal": levels})
+
+
+def draw_interval_widths(drawing: Drawing) -> Figure:
     """Draw the calibrated 80% interval of each product, in the order of its median."""
-    table = predictions.sort_values("median", kind="stable").reset_index(drop=True)
+    table = drawing.products.sort_values("median", kind="stable").reset_index(drop=True)
     inside = table["price"].between(table["low_80"], table["high_80"])
     title = f"Calibrated 80% intervals: {inside.mean():.0%} of {len(table)} prices inside"
-    figure, axes = _figure(title, "product, by median estimate", "price (USD)")
+    figure, axes = new_figure(title, "product, by median estimate", "price (USD)")
     axes.fill_between(
         table.index, table["low_80"], table["high_80"], color=BLUE, alpha=0.2, label="interval"
     )
@@ -116,86 +250,20 @@ def interval_widths(path: Path, predictions: pd.DataFrame) -> None:
             table.index[rows], table["price"][rows], s=10, c=color, marker=marker, label=label
         )
     axes.legend(frameon=False, loc="upper left")
-    _save(figure, path)
+    return figure
 
 
-def leaderboard(path: Path, rows: list[dict[str, Any]], floor_mae: float | None, n: int) -> None:
-    """Draw the mean absolute error of every predictor with its 95% interval, the best on top.
-
-    Args:
-        path: the PNG file.
-        rows: label, mae, mae_ci_low and mae_ci_high (USD), best first; rows with `published` are
-            published scores on other products: grey, without an interval.
-        floor_mae: error of a perfect predictor, USD, where it is known.
-        n: products.
-    """
-    figure, axes = _figure(f"Every predictor on {n:,} products", "mean absolute error (USD)", "")
-    figure.set_figheight(1.2 + 0.32 * len(rows))
-    for place, row in enumerate(reversed(rows)):
-        if row["published"]:
-            axes.plot(row["mae"], place, "D", color=GREY, markersize=5)
-        else:
-            axes.plot([row["mae_ci_low"], row["mae_ci_high"]], [place, place], color=BLUE)
-            marker = "s" if row["name"] == "tuned" else "o"
-            axes.plot(row["mae"], place, marker, color=BLUE, markersize=7)
-    axes.set_yticks(range(len(rows)), [row["label"] for row in reversed(rows)])
-    for label, row in zip(axes.get_yticklabels(), reversed(rows), strict=True):
-        label.set_color(GREY if row["published"] else "black")
-        label.set_fontweight("bold" if row["name"] == "tuned" else "normal")
-    if floor_mae is not None:
-        axes.axvline(floor_mae, color="black", linestyle="--", linewidth=1, label="floor")
-        axes.legend(frameon=False, loc="upper right")
-    axes.set_xlim(left=0)
-    _save(figure, path)
+def interval_widths_data(drawing: Drawing) -> pd.DataFrame:
+    """Return the widths of the intervals that `draw_interval_widths` shows."""
+    shown = _thinned(drawing.products)
+    widths = {"estimate_usd": shown["median"], "width_80_usd": shown["high_80"] - shown["low_80"]}
+    return pd.DataFrame(widths)
 
 
-def slices(path: Path, groups: dict[str, dict[str, Any]], kind: str) -> None:
-    """Draw the mean absolute error of each group with its 95% interval."""
-    named = {f"{name} (n = {own['n']})": own for name, own in groups.items()}
-    intervals(path, named, f"Tuned model: error by {kind}")
-
-
-def intervals(path: Path, rows: dict[str, dict[str, Any]], title: str) -> None:
-    """Draw mean absolute errors with their 95% intervals, the first row on top.
-
-    Args:
-        path: the PNG file.
-        rows: mae, mae_ci_low and mae_ci_high (USD) by label.
-        title: of the figure.
-    """
-    figure, axes = _figure(title, "mean absolute error (USD)", "")
-    figure.set_figheight(1.2 + 0.32 * len(rows))
-    for place, own in enumerate(reversed(rows.values())):
-        axes.plot([own["mae_ci_low"], own["mae_ci_high"]], [place, place], color=BLUE)
-        axes.plot(own["mae"], place, "o", color=BLUE, markersize=7)
-    axes.set_yticks(range(len(rows)), list(reversed(rows)))
-    axes.set_xlim(left=0)
-    _save(figure, path)
-
-
-def residuals(path: Path, truth: ArrayLike, guess: ArrayLike, colors: ArrayLike) -> None:
-    """Draw estimate less truth against the true price, in the reference recipe's colours."""
-    error = np.asarray(guess) - np.asarray(truth)
-    figure, axes = _figure(
-        "Tuned model: signed errors", "true price (USD)", "estimate less truth (USD)"
-    )
-    axes.axhline(0, color=GREY, linestyle="--", linewidth=1)
-    _verdict_points(axes, truth, error, colors)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.legend(frameon=False, loc="lower left")
-    _save(figure, path)
-
-
-def losses(path: Path, train: pd.DataFrame, validation: pd.DataFrame) -> None:
-    """Draw training and validation loss by step.
-
-    Args:
-        path: the PNG file.
-        train: step and train_loss.
-        validation: step and validation_loss.
-    """
-    figure, axes = _figure("Training", "step", "cross-entropy per completion token")
+def draw_losses(drawing: Drawing) -> Figure:
+    """Draw training and validation loss by step."""
+    train, validation = (drawing.curves[name] for name in CURVES)
+    figure, axes = new_figure("Training", "step", "cross-entropy per completion token")
     axes.plot(train["step"], train["train_loss"], color=BLUE, linewidth=1, label="training")
     axes.plot(
         validation["step"],
@@ -205,4 +273,49 @@ def losses(path: Path, train: pd.DataFrame, validation: pd.DataFrame) -> None:
         label="validation",
     )
     axes.legend(frameon=False)
-    _save(figure, path)
+    return figure
+
+
+CURVES = ("train_loss", "validation_loss")
+
+# in the order of the report; a figure is `metrics/charts/NAME.png`, data `metrics/plots/NAME.json`
+CHARTS = {
+    "leaderboard": Chart(
+        "Mean absolute error of every predictor, with its 95% interval",
+        draw_leaderboard,
+        leaderboard_data,
+    ),
+    "scatter": Chart("Predicted against true prices", draw_scatter, scatter_data),
+    "residuals": Chart("Signed errors against true prices", draw_residuals),
+    "running_error": Chart(
+        "Mean absolute error over the first products, with its 95% band",
+        draw_running_error,
+        running_error_data,
+    ),
+    **{
+        f"error_by_{kind}": Chart(
+            f"Error by {kind}", partial(draw_slices, kind=kind), partial(slices_data, kind=kind)
+        )
+        for kind in ("price", "category")
+    },
+    "calibration": Chart(
+        "Predicted quantiles against the share of prices below them",
+        draw_calibration,
+        calibration_data,
+    ),
+    "interval_widths": Chart(
+        "Calibrated 80% intervals", draw_interval_widths, interval_widths_data
+    ),
+    "losses": Chart("Losses while training", draw_losses),
+}
+
+
+def draw_charts(folder: Path, drawing: Drawing) -> None:
+    """Draw every chart of CHARTS into `folder`."""
+    for name, chart in CHARTS.items():
+        save_figure(chart.draw(drawing), folder / f"{name}.png")
+
+
+def plot_data(drawing: Drawing) -> dict[str, pd.DataFrame]:
+    """Return the data of each chart that has them for `dvc plots`, USD, by the chart's name."""
+    return {name: chart.data(drawing) for name, chart in CHARTS.items() if chart.data}

@@ -1,6 +1,7 @@
 """Is B better than A? Two predictors on the products that both have judged."""
 
 import math
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -8,12 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pricer.errors import ItemsError
-from pricer.judging.metrics import (
-    category_groups,
-    percentile_interval,
-    price_bands,
-    resampled_means,
-)
+from pricer.judging.metrics import category_groups, price_bands
+from pricer.judging.paired import Bootstrap, Gap, flat, paired_gaps
 from pricer.tables import signed, table, usd
 
 Floats = NDArray[np.float64]
@@ -23,111 +20,121 @@ MOVED = 10  # products whose errors differ most, told one by one
 DETECTION = 1.960 + 0.842
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """How the errors of B differ from those of A: below zero, B is better.
+
+    Attributes:
+        n: products that both have judged.
+        only_a: products that A alone has judged.
+        only_b: products that B alone has judged.
+        a: A's mean losses by metric: mae and where known crps, USD; mse, USD².
+        b: B's.
+        delta: B's less A's.
+        p_values: of these, by a sign-flip test.
+        win_rate: share of products on which B is nearer, half of the ties.
+        slices: B's MAE less A's by kind ("price", "category") and group, USD.
+        moved: the products whose error changed most.
+        products_needed: to tell a difference of this size, where none can be told.
+        verdict: one sentence.
+    """
+
+    n: int
+    only_a: int
+    only_b: int
+    a: dict[str, float]
+    b: dict[str, float]
+    delta: dict[str, Gap]
+    p_values: dict[str, float]
+    win_rate: float
+    slices: dict[str, dict[str, Gap]]
+    moved: list[dict[str, Any]]
+    products_needed: int | None
+    verdict: str
+
+
 def compare(
-    a: pd.DataFrame,
-    b: pd.DataFrame,
-    items: pd.DataFrame | None,
-    *,
-    resamples: int,
-    seed: int,
-) -> dict[str, Any]:
+    a: pd.DataFrame, b: pd.DataFrame, items: pd.DataFrame | None, bootstrap: Bootstrap
+) -> Comparison:
     """Return how the errors of `b` differ from those of `a`, product by product.
 
-    Differences are B less A: below zero, B is better. Their 95% intervals are of a paired
-    bootstrap; p values of a sign-flip test, exact in the limit of many flips where the two are
-    equally good. Neither depends on the order of rows.
+    The 95% intervals are of a paired bootstrap; p values of a sign-flip test, exact in the limit
+    of many flips where the two are equally good. Neither depends on the order of rows.
 
     Args:
-        a: id, price, point (USD; NaN counts as $0), and where known crps (USD).
+        a: id, price, estimate_usd, and where known crps (USD).
         b: the same.
         items: id, title and category of the products, where known.
-        resamples: of the bootstrap, and flips of the test.
-        seed: of both.
-
-    Returns:
-        n, only_a, only_b (products that one of the two has judged alone); a, b and delta by
-        metric; win_rate (share of products on which B is nearer, half of the ties); slices by
-        price and category; moved, the products whose error changed most; products_needed, where
-        no difference can be told; verdict, one sentence.
+        bootstrap: how products are drawn; the test flips as often.
 
     Raises:
         ItemsError: no product is in both, or a product has two different true prices.
     """
+    both = _judged_by_both(a, b)
+    losses = {
+        metric: (_losses(both, metric, "_a"), _losses(both, metric, "_b"))
+        for metric in ("mae", "mse", "crps")
+        if metric != "crps" or {"crps_a", "crps_b"} <= set(both)
+    }
+    differences = {metric: other - one for metric, (one, other) in losses.items()}
+    difference = differences["mae"]
+    delta = paired_gaps(both["id"], differences, bootstrap)
+    groups = {"price": price_bands(both["price_a"])}
+    if items is not None:
+        both = both.merge(items[["id", "title", "category"]], on="id", how="left")
+        groups["category"] = category_groups(both["category"].fillna("unknown"))
+    needed = _products_needed(difference, delta["mae"])
+    return Comparison(
+        n=len(both),
+        only_a=len(a) - len(both),
+        only_b=len(b) - len(both),
+        a={metric: float(one.mean()) for metric, (one, _) in losses.items()},
+        b={metric: float(other.mean()) for metric, (_, other) in losses.items()},
+        delta=delta,
+        p_values={name: sign_flip_p(own, bootstrap) for name, own in differences.items()},
+        win_rate=float(((difference < 0) + 0.5 * (difference == 0)).mean()),
+        slices={
+            kind: _slices(both["id"].to_numpy(), difference, group, bootstrap)
+            for kind, group in groups.items()
+        },
+        moved=_moved(both, difference),
+        products_needed=needed,
+        verdict=verdict(delta["mae"], needed),
+    )
+
+
+def _judged_by_both(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """Return the shared products in the order of their ids, columns with _a and _b."""
     both = a.merge(b, on="id", suffixes=("_a", "_b")).sort_values("id", ignore_index=True)
     if both.empty:
         raise ItemsError(
             f"A and B share no product (A has judged {len(a)}, B {len(b)}): "
             "they come from different items and cannot be compared"
         )
-    truth = both["price_a"].to_numpy(float)
-    differ = truth != both["price_b"].to_numpy(float)
+    differ = both["price_a"] != both["price_b"]
     if differ.any():
         raise ItemsError(
             f"A and B have different true prices for {int(differ.sum())} of {len(both)} shared "
             f"products, the first is id {both['id'][differ].iloc[0]}: "
             "they come from different items"
         )
-    losses = {
-        name: (_losses(both, name, "_a", truth), _losses(both, name, "_b", truth))
-        for name in ("mae", "mse", "crps")
-        if name != "crps" or {"crps_a", "crps_b"} <= set(both)
-    }
-    result: dict[str, Any] = {
-        "n": len(both),
-        "only_a": len(a) - len(both),
-        "only_b": len(b) - len(both),
-        "a": {name: float(one.mean()) for name, (one, _) in losses.items()},
-        "b": {name: float(other.mean()) for name, (_, other) in losses.items()},
-        "delta": {
-            name: _difference(other - one, resamples=resamples, seed=seed)
-            for name, (one, other) in losses.items()
-        },
-    }
-    error_a, error_b = losses["mae"]
-    difference = error_b - error_a
-    result["win_rate"] = float(((difference < 0) + 0.5 * (difference == 0)).mean())
-    groups = {"price": price_bands(truth)}
-    if items is not None:
-        both = both.merge(items[["id", "title", "category"]], on="id", how="left")
-        groups["category"] = category_groups(both["category"].fillna("unknown"))
-    result["slices"] = {
-        kind: _slices(difference, group, resamples=resamples, seed=seed)
-        for kind, group in groups.items()
-    }
-    result["moved"] = _moved(both, truth, difference)
-    result["products_needed"] = _products_needed(difference, result["delta"]["mae"])
-    result["verdict"] = verdict(result)
-    return result
+    return both
 
 
-def _losses(both: pd.DataFrame, name: str, side: str, truth: Floats) -> Floats:
-    if name == "crps":
+def _losses(both: pd.DataFrame, metric: str, side: str) -> Floats:
+    if metric == "crps":
         return both[f"crps{side}"].to_numpy(float)
-    error = np.abs(both[f"point{side}"].fillna(0).to_numpy(float) - truth)
-    return error if name == "mae" else np.square(error)
+    error: Floats = both[f"estimate_usd{side}"].to_numpy(float) - both["price_a"].to_numpy(float)
+    return np.abs(error) if metric == "mae" else np.square(error)
 
 
-def _difference(difference: Floats, *, resamples: int, seed: int) -> dict[str, float]:
-    low, high = _interval(difference, resamples=resamples, seed=seed)
-    return {
-        "value": float(difference.mean()),
-        "ci_low": low,
-        "ci_high": high,
-        "p_value": sign_flip_p(difference, flips=resamples, seed=seed),
-    }
-
-
-def _interval(difference: Floats, *, resamples: int, seed: int) -> tuple[float, float]:
-    return percentile_interval(resampled_means(difference[:, None], resamples=resamples, seed=seed))
-
-
-def sign_flip_p(difference: Floats, *, flips: int, seed: int) -> float:
+def sign_flip_p(difference: Floats, bootstrap: Bootstrap) -> float:
     """Return the p value of a mean difference of zero, by flipping signs at random.
 
     Where two predictors are equally good, which of them a paired difference favours is a coin
     toss (Fisher 1935; with the observed one counted, Phipson and Smyth 2010).
     """
-    rng = np.random.default_rng(seed)
+    rng, flips = np.random.default_rng(bootstrap.seed), bootstrap.resamples
     # products without a difference change nothing
     moved = difference[difference != 0]
     observed = abs(moved.sum()) * (1 - 1e-12)  # sums of floats in another order
@@ -140,31 +147,25 @@ def sign_flip_p(difference: Floats, *, flips: int, seed: int) -> float:
 
 
 def _slices(
-    difference: Floats, groups: pd.Categorical, *, resamples: int, seed: int
-) -> dict[str, dict[str, float | int]]:
-    result: dict[str, dict[str, float | int]] = {}
-    for code, name in enumerate(groups.categories):
-        own = difference[groups.codes == code]
-        if len(own):
-            low, high = _interval(own, resamples=resamples, seed=seed)
-            result[name] = {
-                "n": len(own),
-                "mae": float(own.mean()),
-                "mae_ci_low": low,
-                "mae_ci_high": high,
-            }
-    return result
+    ids: NDArray[Any], difference: Floats, groups: pd.Categorical, bootstrap: Bootstrap
+) -> dict[str, Gap]:
+    rows = {group: groups == group for group in groups.categories}
+    return {
+        group: paired_gaps(ids[own], {"mae": difference[own]}, bootstrap)["mae"]
+        for group, own in rows.items()
+        if own.any()
+    }
 
 
-def _moved(both: pd.DataFrame, truth: Floats, difference: Floats) -> list[dict[str, Any]]:
+def _moved(both: pd.DataFrame, difference: Floats) -> list[dict[str, Any]]:
     order = np.argsort(-np.abs(difference), kind="stable")[:MOVED]
     return [
         {
             "id": int(both["id"].iloc[row]),
             "title": str(both["title"].iloc[row]) if "title" in both else "",
-            "price": float(truth[row]),
-            "a": float(both["point_a"].fillna(0).iloc[row]),
-            "b": float(both["point_b"].fillna(0).iloc[row]),
+            "price": float(both["price_a"].iloc[row]),
+            "a": float(both["estimate_usd_a"].iloc[row]),
+            "b": float(both["estimate_usd_b"].iloc[row]),
             "error_change": float(difference[row]),
         }
         for row in order
@@ -172,33 +173,33 @@ def _moved(both: pd.DataFrame, truth: Floats, difference: Floats) -> list[dict[s
     ]
 
 
-def _products_needed(difference: Floats, delta: dict[str, float]) -> int | None:
+def _products_needed(difference: Floats, gap: Gap) -> int | None:
     """Return how many products would tell a difference of the observed size in 80% of cases.
 
     None where it can be told already, or there is none. Of the normal approximation of a paired
     test at 5%: n = ((z_0.975 + z_0.8) * deviation / difference)².
     """
-    if delta["ci_low"] > 0 or delta["ci_high"] < 0 or delta["value"] == 0 or len(difference) < 2:
+    if gap.is_clear or gap.value == 0 or gap.n < 2:
         return None
     deviation = float(difference.std(ddof=1))
-    return max(math.ceil((DETECTION * deviation / delta["value"]) ** 2), len(difference) + 1)
+    return max(math.ceil((DETECTION * deviation / gap.value) ** 2), gap.n + 1)
 
 
-def verdict(result: dict[str, Any]) -> str:
+def verdict(gap: Gap, products_needed: int | None) -> str:
     """Say in a sentence whether B is better than A by mean absolute error."""
-    delta, n = result["delta"]["mae"], result["n"]
-    low, high = sorted((abs(delta["ci_low"]), abs(delta["ci_high"])))
-    if delta["ci_low"] > 0 or delta["ci_high"] < 0:
-        word = "better" if delta["value"] < 0 else "worse"
+    low, high = sorted((abs(gap.interval.low), abs(gap.interval.high)))
+    if gap.is_clear:
+        word = "better" if gap.value < 0 else "worse"
         return (
-            f"B is {word} by ${abs(delta['value']):.2f}, "
-            f"95% interval ${low:.2f} to ${high:.2f} (mean absolute error, n={n})"
+            f"B is {word} by {usd(abs(gap.value))}, "
+            f"95% interval {usd(low)} to {usd(high)} (mean absolute error, n={gap.n})"
         )
-    if delta["value"] == 0 and delta["ci_low"] == 0 == delta["ci_high"]:
-        return f"A and B are equally good: their errors do not differ (n={n})"
-    needed = result["products_needed"]
-    cure = f"; about {round_up(needed):,} products would be needed" if needed else ""
-    return f"no difference can be told at n={n}{cure}"
+    if gap.value == low == high == 0:
+        return f"A and B are equally good: their errors do not differ (n={gap.n})"
+    cure = ""
+    if products_needed:
+        cure = f"; about {round_up(products_needed):,} products would be needed"
+    return f"no difference can be told at n={gap.n}{cure}"
 
 
 def round_up(count: int) -> int:
@@ -207,58 +208,95 @@ def round_up(count: int) -> int:
     return -(-count // unit) * unit
 
 
-def comparison_text(result: dict[str, Any], a: str, b: str, *, markdown: bool) -> str:
+def comparison_json(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison as `--format json` prints it."""
+    delta = {
+        metric: {
+            "value": gap.value,
+            "ci_low": gap.interval.low,
+            "ci_high": gap.interval.high,
+            "p_value": comparison.p_values[metric],
+        }
+        for metric, gap in comparison.delta.items()
+    }
+    slices = {
+        kind: {group: {"n": gap.n} | flat(gap) for group, gap in groups.items()}
+        for kind, groups in comparison.slices.items()
+    }
+    result = asdict(comparison) | {"delta": delta, "slices": slices}
+    del result["p_values"]
+    return result
+
+
+def comparison_text(comparison: Comparison, a: str, b: str, *, markdown: bool) -> str:
     """Return a comparison for people, as plain text or Markdown.
 
     Args:
-        result: from `compare`.
+        comparison: from `compare`.
         a: what A is.
         b: what B is.
         markdown: tables in Markdown, else in aligned columns.
     """
-    left_out = f"; {result['only_a']} only in A, {result['only_b']} only in B"
-    alone = left_out if result["only_a"] or result["only_b"] else ""
+    left_out = f"; {comparison.only_a} only in A, {comparison.only_b} only in B"
+    alone = left_out if comparison.only_a or comparison.only_b else ""
+    parts = [
+        f"A: {a}\nB: {b}\n{comparison.n} products judged by both{alone}",
+        comparison.verdict,
+        _metric_table(comparison, markdown=markdown),
+        f"B is nearer to the price on {comparison.win_rate:.0%} of the products.",
+        *(
+            _slice_table(kind, groups, markdown=markdown)
+            for kind, groups in comparison.slices.items()
+        ),
+    ]
+    if comparison.moved:
+        parts.append(_moved_table(comparison.moved, markdown=markdown))
+    return "\n\n".join(parts) + "\n"
+
+
+def _metric_table(comparison: Comparison, *, markdown: bool) -> str:
     rows = [
         [
-            name.upper(),
-            *(_told(result[side][name], name) for side in ("a", "b")),
-            _told(delta["value"], name, sign="+"),
-            " to ".join(_told(delta[end], name, sign="+") for end in ("ci_low", "ci_high")),
-            f"{delta['p_value']:.4f}",
+            metric.upper(),
+            _told(comparison.a[metric], metric),
+            _told(comparison.b[metric], metric),
+            _told(gap.value, metric, sign="+"),
+            " to ".join(
+                _told(end, metric, sign="+") for end in (gap.interval.low, gap.interval.high)
+            ),
+            f"{comparison.p_values[metric]:.4f}",
         ]
-        for name, delta in result["delta"].items()
+        for metric, gap in comparison.delta.items()
     ]
-    parts = [
-        f"A: {a}\nB: {b}\n{result['n']} products judged by both{alone}",
-        result["verdict"],
-        table(["", "A", "B", "B less A", "95% interval", "p"], rows, markdown=markdown),
-        f"B is nearer to the price on {result['win_rate']:.0%} of the products.",
+    return table(["", "A", "B", "B less A", "95% interval", "p"], rows, markdown=markdown)
+
+
+def _slice_table(kind: str, groups: dict[str, Gap], *, markdown: bool) -> str:
+    rows = [
+        [
+            group,
+            str(gap.n),
+            signed(gap.value),
+            f"{signed(gap.interval.low)} to {signed(gap.interval.high)}",
+        ]
+        for group, gap in groups.items()
     ]
-    for kind, groups in result["slices"].items():
-        rows = [
-            [
-                name,
-                str(own["n"]),
-                signed(own["mae"]),
-                f"{signed(own['mae_ci_low'])} to {signed(own['mae_ci_high'])}",
-            ]
-            for name, own in groups.items()
+    return table([kind, "n", "MAE, B less A", "95% interval"], rows, markdown=markdown)
+
+
+def _moved_table(moved: list[dict[str, Any]], *, markdown: bool) -> str:
+    rows = [
+        [
+            " ".join(row["title"].split())[:60] or str(row["id"]),
+            usd(row["price"]),
+            usd(row["a"]),
+            usd(row["b"]),
+            signed(row["error_change"]),
         ]
-        parts.append(table([kind, "n", "MAE, B less A", "95% interval"], rows, markdown=markdown))
-    if result["moved"]:
-        rows = [
-            [
-                " ".join(row["title"].split())[:60] or str(row["id"]),
-                usd(row["price"]),
-                usd(row["a"]),
-                usd(row["b"]),
-                signed(row["error_change"]),
-            ]
-            for row in result["moved"]
-        ]
-        header = ["moved most", "price", "A", "B", "error, B less A"]
-        parts.append(table(header, rows, markdown=markdown))
-    return "\n\n".join(parts) + "\n"
+        for row in moved
+    ]
+    header = ["moved most", "price", "A", "B", "error, B less A"]
+    return table(header, rows, markdown=markdown)
 
 
 def _told(value: float, metric: str, *, sign: Literal["", "+"] = "") -> str:
@@ -268,9 +306,9 @@ def _told(value: float, metric: str, *, sign: Literal["", "+"] = "") -> str:
     return signed(value) if sign else usd(value)
 
 
-def worsening(result: dict[str, Any]) -> float:
+def worsening(comparison: Comparison) -> float:
     """Return by what share of A's mean absolute error B's is above it; infinite from an A of 0."""
-    delta = result["delta"]["mae"]["value"]
-    if result["a"]["mae"] == 0:
+    delta = comparison.delta["mae"].value
+    if comparison.a["mae"] == 0:
         return math.inf if delta > 0 else 0.0
-    return float(delta / result["a"]["mae"])
+    return delta / comparison.a["mae"]

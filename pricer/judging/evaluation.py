@@ -1,6 +1,6 @@
 """Everything that is measured of a run, from its tables of predictions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,21 +8,18 @@ import pandas as pd
 
 from pricer.errors import ItemsError
 from pricer.judging.metrics import (
-    calibration_curve,
+    KindScores,
     category_groups,
     evaluate,
-    interval_scores,
+    kind_scores,
     mae,
-    paired_differences,
-    point_scores,
     price_bands,
     reference_colors,
-    running_mean,
     slice_scores,
+    table_scores,
 )
-from pricer.prices.distribution import INTERVALS
-
-PLOTTED = 1000  # products in the data of a plot: evenly thinned out, `dvc plots` draws each point
+from pricer.judging.paired import Bootstrap, Gap, Score, flat, paired_gaps
+from pricer.prices.predictions import INTERVALS
 
 
 @dataclass(frozen=True)
@@ -30,17 +27,19 @@ class Evaluation:
     """What is measured of a run.
 
     Attributes:
-        scores: by predictor ("tuned", "base", and the baselines), see `metrics.evaluate`; of the
-            two models those of their intervals too; of all but the tuned model
-            `tuned_less_this`, its MAE less the predictor's with a paired 95% interval, USD.
-        slices: by kind ("price", "category"), predictor and group, see `metrics.slice_scores`.
+        scores: by predictor ("tuned", "base", and the baselines).
+        kinds: of the two models, how each kind of estimate would have scored.
+        tuned_less: by every predictor but "tuned", the tuned model's MAE less its own, USD.
+        slices: by kind ("price", "category"), predictor and group.
         floor_mae: of the noise-free prices, USD; None where nobody knows these.
         products: the tuned model's predictions in the order of the items, with title, summary,
-            category, estimate, error, low_80 and high_80 (USD) and verdict.
+            category, error_usd (estimate less truth) and verdict.
     """
 
-    scores: dict[str, dict[str, Any]]
-    slices: dict[str, dict[str, dict[str, dict[str, Any]]]]
+    scores: dict[str, Score]
+    kinds: dict[str, KindScores]
+    tuned_less: dict[str, Gap]
+    slices: dict[str, dict[str, dict[str, Score]]]
     floor_mae: float | None
     products: pd.DataFrame
 
@@ -49,57 +48,44 @@ def evaluate_run(
     items: pd.DataFrame,
     models: dict[str, pd.DataFrame],
     baselines: pd.DataFrame,
-    *,
-    resamples: int,
-    seed: int,
+    bootstrap: Bootstrap,
 ) -> Evaluation:
     """Judge every predictor on the same products.
 
     Args:
         items: the test split.
-        models: predictions tables of "tuned" and "base".
+        models: predictions tables of "tuned" and "base", as `read_predictions` gives them.
         baselines: id, price, and a column of estimates (USD) for each baseline.
-        resamples: of every bootstrap.
-        seed: of every bootstrap.
+        bootstrap: how products are drawn.
 
     Raises:
         ItemsError: a table judges other products.
     """
-    resampling: Any = {"resamples": resamples, "seed": seed}
     models = {name: _in_order(table, items, name) for name, table in models.items()}
     baselines = _in_order(baselines, items, "baselines").drop(columns=["id", "price"])
-    truth = items["price"].to_numpy(float)
-    guesses = {name: table["point"].to_numpy(float) for name, table in models.items()}
+    ids, truth = items["id"].to_numpy(), items["price"].to_numpy(float)
+    guesses = {name: table["estimate_usd"].to_numpy(float) for name, table in models.items()}
     guesses |= {str(name): column.to_numpy(float) for name, column in baselines.items()}
 
-    scores = evaluate(truth, guesses, **resampling)
-    covered = {}
-    for name, table in models.items():
-        scores[name] |= interval_scores(table, INTERVALS)
-        scores[name]["points"] = point_scores(table, **resampling)
-        covered[name] = table["price"].between(table["low_80"], table["high_80"]).to_numpy()
-    others = {name: guess for name, guess in guesses.items() if name != "tuned"}
-    gaps = paired_differences(truth, guesses["tuned"], others, **resampling)
-    for name, gap in gaps.items():
-        scores[name]["tuned_less_this"] = gap
-    groups = {"price": price_bands(truth), "category": category_groups(items["category"])}
-    slices = {
-        kind: slice_scores(truth, guesses, group, covered=covered, **resampling)
-        for kind, group in groups.items()
+    # a baseline always says a number
+    more = {name: {"unparsed_rate": 0.0} for name in guesses}
+    more |= {name: table_scores(table, INTERVALS) for name, table in models.items()}
+    scores = {
+        name: replace(score, values=score.values | more[name])
+        for name, score in evaluate(ids, truth, guesses, bootstrap).items()
     }
+    losses = {name: np.abs(guess - truth) for name, guess in guesses.items()}
+    tuned_loss = losses.pop("tuned")
+    differences = {name: tuned_loss - loss for name, loss in losses.items()}
     noise_free = items.get("noise_free_price")
-    floor_mae = None if noise_free is None else mae(truth, noise_free.to_numpy(float))
-
-    estimate = models["tuned"]["point"].fillna(0)
-    products = models["tuned"].assign(
-        title=items["title"].to_numpy(),
-        summary=items["summary"].to_numpy(),
-        category=items["category"].to_numpy(),
-        estimate=estimate,
-        error=estimate - truth,
-        verdict=reference_colors(truth, estimate),
+    return Evaluation(
+        scores,
+        {name: kind_scores(table, bootstrap) for name, table in models.items()},
+        paired_gaps(ids, differences, bootstrap),
+        _slices(items, models, guesses, bootstrap),
+        None if noise_free is None else mae(truth, noise_free.to_numpy(float)),
+        _products(items, models["tuned"]),
     )
-    return Evaluation(scores, slices, floor_mae, products)
 
 
 def _in_order(table: pd.DataFrame, items: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -109,44 +95,43 @@ def _in_order(table: pd.DataFrame, items: pd.DataFrame, name: str) -> pd.DataFra
     return table.set_index("id").loc[items["id"]].reset_index()
 
 
-def plot_data(evaluation: Evaluation) -> dict[str, pd.DataFrame]:
-    """Return the data of each chart for `dvc plots`, USD, by the chart's name."""
-    products = evaluation.products
-    mean, half = running_mean(products["error"].abs())
-    levels, shares = calibration_curve(products["pit"])
-    thinned = products.iloc[:: -(-len(products) // PLOTTED)]
-    data = {
-        "leaderboard": pd.DataFrame(
-            {"predictor": name, "mae_usd": score["mae"]}
-            for name, score in evaluation.scores.items()
-        ),
-        "scatter": pd.DataFrame(
-            {
-                "truth_usd": thinned["price"],
-                "predicted_usd": thinned["estimate"],
-                "y_is_x": thinned["price"],
-                "error_usd": thinned["error"],
-                "verdict": thinned["verdict"],
-            }
-        ),
-        "running_error": pd.DataFrame(
-            {
-                "products": np.arange(1, len(mean) + 1),
-                "mae_usd": mean,
-                "low_usd": mean - half,
-                "high_usd": mean + half,
-            }
-        ).iloc[:: -(-len(mean) // PLOTTED)],
-        "calibration": pd.DataFrame({"level": levels, "share_below": shares, "ideal": levels}),
-        "interval_widths": pd.DataFrame(
-            {
-                "estimate_usd": thinned["median"],
-                "width_80_usd": thinned["high_80"] - thinned["low_80"],
-            }
-        ),
+def _slices(
+    items: pd.DataFrame,
+    models: dict[str, pd.DataFrame],
+    guesses: dict[str, Any],
+    bootstrap: Bootstrap,
+) -> dict[str, dict[str, dict[str, Score]]]:
+    covered = {
+        name: table["price"].between(table["low_80"], table["high_80"]).to_numpy()
+        for name, table in models.items()
     }
-    for kind, predictors in evaluation.slices.items():
-        data[f"error_by_{kind}"] = pd.DataFrame(
-            {kind: group, "mae_usd": own["mae"]} for group, own in predictors["tuned"].items()
+    groups = {"price": price_bands(items["price"]), "category": category_groups(items["category"])}
+    return {
+        kind: slice_scores(
+            items["id"], items["price"], guesses, group, covered=covered, bootstrap=bootstrap
         )
-    return data
+        for kind, group in groups.items()
+    }
+
+
+def _products(items: pd.DataFrame, tuned: pd.DataFrame) -> pd.DataFrame:
+    return tuned.assign(
+        title=items["title"].to_numpy(),
+        summary=items["summary"].to_numpy(),
+        category=items["category"].to_numpy(),
+        error_usd=tuned["estimate_usd"] - tuned["price"],
+        verdict=reference_colors(tuned["price"], tuned["estimate_usd"]),
+    )
+
+
+def scores_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Return what `metrics/evaluate.json` holds: the tuned model at the top, then the others."""
+    scores: dict[str, Any] = flat(evaluation.scores)
+    for name, kinds in evaluation.kinds.items():
+        told = {kind: {"mae": error} for kind, error in kinds.mae.items()}
+        told["median_minus_greedy"] = flat(kinds.median_less_greedy)
+        scores[name]["points"] = told
+    for name, gap in evaluation.tuned_less.items():
+        scores[name]["tuned_less_this"] = flat(gap)
+    floor = {} if evaluation.floor_mae is None else {"floor_mae": evaluation.floor_mae}
+    return {**scores.pop("tuned"), **floor, **scores}

@@ -1,16 +1,25 @@
-"""Scores in dollars: pure NumPy, each with a bootstrap interval."""
+"""Scores in dollars: pure NumPy, the headline ones with a bootstrap interval."""
 
 import re
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
+from pricer.judging.paired import (
+    Bootstrap,
+    Gap,
+    Score,
+    mean_intervals,
+    paired_gaps,
+    percentile_interval,
+    resampled_means,
+)
+from pricer.prices.distribution import KINDS
 
-CONFIDENCE = 0.95
-CHUNK = 2_000_000  # drawn products at once while resampling: 16 MB an array
+Floats = NDArray[np.float64]
 
 BAND_EDGES = [0, 25, 100, 250, np.inf]  # USD, of the true price; a band holds its lower edge
 BANDS = ["under $25", "$25 to $100", "$100 to $250", "$250 and over"]
@@ -38,183 +47,6 @@ def r2(y_true: Floats, y_pred: Floats) -> float:
     if total == 0:
         return 1.0 if residual == 0 else 0.0
     return 1 - residual / total
-
-
-def scores(y_true: ArrayLike, y_pred: ArrayLike) -> dict[str, float | int]:
-    """Return every score of point estimates.
-
-    Args:
-        y_true: (n,) USD.
-        y_pred: (n,) USD.
-
-    Returns:
-        n; mae, rmse, median_ae, p90_ae (the error that 90% stay under) and bias (mean of estimate
-        less truth), USD; mse, USD squared; r2; median_ape and smape (Makridakis 1993, 0 to 2) as
-        shares; rmsle (root mean squared error of log(1 + price)); hit_rate, orange_rate and
-        red_rate, the shares of the reference recipe's green, orange and red.
-
-    Raises:
-        ValueError: shapes differ, or there is nothing to score.
-    """
-    truth, guess = np.asarray(y_true, dtype=float), np.asarray(y_pred, dtype=float)
-    if truth.shape != guess.shape or truth.ndim != 1 or not len(truth):
-        raise ValueError(f"need two equal, non-empty vectors, got {truth.shape} and {guess.shape}")
-    error = guess - truth
-    absolute = np.abs(error)
-    size = np.abs(truth) + np.abs(guess)
-    colors = reference_colors(truth, guess)
-    return {
-        "n": len(truth),
-        "mae": mae(truth, guess),
-        "mse": mse(truth, guess),
-        "rmse": float(np.sqrt(mse(truth, guess))),
-        "r2": r2(truth, guess),
-        "median_ae": float(np.median(absolute)),
-        "p90_ae": float(np.quantile(absolute, 0.9)),
-        # a price of nothing counts as one cent
-        "median_ape": float(np.median(absolute / np.maximum(truth, 0.01))),
-        "smape": float((2 * absolute / np.where(size > 0, size, 1)).mean()),
-        "rmsle": float(np.sqrt(np.square(np.log1p(np.maximum(guess, 0)) - np.log1p(truth)).mean())),
-        "bias": float(error.mean()),
-        "hit_rate": float((colors == "green").mean()),
-        "orange_rate": float((colors == "orange").mean()),
-        "red_rate": float((colors == "red").mean()),
-    }
-
-
-def resampled_means(values: Floats, *, resamples: int, seed: int) -> Floats:
-    """Return the column means of `values` over bootstrap resamples of its rows.
-
-    All columns share the resamples, so that what they have in common cancels out of differences.
-
-    Args:
-        values: (n, k).
-        resamples: how many.
-        seed: the same for the same resamples, given the order of rows.
-
-    Returns:
-        (resamples, k).
-    """
-    rng = np.random.default_rng(seed)
-    n = len(values)
-    means = np.empty((resamples, values.shape[1]))
-    step = max(CHUNK // n, 1)
-    for start in range(0, resamples, step):
-        size = min(step, resamples - start)
-        drawn = rng.integers(n, size=(size, n))
-        drawn += np.arange(size)[:, None] * n
-        # how often each product was drawn: one matrix product then serves every column
-        counts = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
-        means[start : start + size] = counts.astype(float) @ values / n
-    return means
-
-
-def percentile_interval(resampled: Floats) -> tuple[float, float]:
-    """Return the ends of the 95% percentile interval (Efron and Tibshirani 1993, ch. 13)."""
-    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
-
-
-def evaluate(
-    y_true: ArrayLike, predictions: dict[str, Floats], *, resamples: int, seed: int
-) -> dict[str, dict[str, Any]]:
-    """Return the scores of each predictor on the same products.
-
-    mae, mse and r2 have 95% bootstrap intervals over products, `_ci_low` and `_ci_high`; all
-    predictors are judged on the same resamples, whatever the order of products. A prediction of
-    NaN, where the model said no number, counts as $0 as in the reference recipe; `unparsed_rate`
-    says how many.
-
-    Args:
-        y_true: (n,) USD.
-        predictions: (n,) USD by the predictor's name.
-        resamples: bootstrap resamples.
-        seed: of the resampling.
-    """
-    truth = np.asarray(y_true, dtype=float)
-    guesses = {name: np.nan_to_num(guess, nan=0.0) for name, guess in predictions.items()}
-    result: dict[str, dict[str, Any]] = {
-        name: scores(truth, guess) | {"unparsed_rate": float(np.isnan(predictions[name]).mean())}
-        for name, guess in guesses.items()
-    }
-    error = np.stack([guess - truth for guess in guesses.values()], axis=1)
-    # in an order of their own: the intervals do not depend on that of the rows
-    order = np.lexsort([*error.T, truth])
-    error, centred = error[order], (truth - truth.mean())[order, None]
-    columns = np.hstack([centred, np.square(centred), np.abs(error), np.square(error)])
-    means = resampled_means(columns, resamples=resamples, seed=seed)
-    variance = means[:, 1] - np.square(means[:, 0])
-    for place, score in enumerate(result.values(), start=2):
-        squared = means[:, place + len(result)]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            explained = 1 - squared / variance
-        constant = (squared == 0).astype(float)  # as `r2` for a truth that does not vary
-        resampled = {
-            "mae": means[:, place],
-            "mse": squared,
-            "r2": np.where(variance > 1e-12, explained, constant),
-        }
-        for name, values in resampled.items():
-            score[f"{name}_ci_low"], score[f"{name}_ci_high"] = percentile_interval(values)
-    return result
-
-
-def price_bands(price: ArrayLike) -> pd.Categorical:
-    """Return the band of each true price."""
-    return pd.Categorical(pd.cut(np.asarray(price), BAND_EDGES, right=False, labels=BANDS))
-
-
-def category_groups(categories: ArrayLike) -> pd.Categorical:
-    """Return each product's category where it is one of the largest, else `OTHER`."""
-    names = pd.Series(np.asarray(categories, dtype=str)).replace("", "no category")
-    counts = names.value_counts().sort_index().sort_values(ascending=False, kind="stable")
-    largest = list(counts.index[:LARGEST_CATEGORIES])
-    return pd.Categorical(
-        names.where(names.isin(largest), OTHER), list(dict.fromkeys([*largest, OTHER]))
-    )
-
-
-def slice_scores(
-    y_true: ArrayLike,
-    predictions: dict[str, Floats],
-    groups: pd.Categorical,
-    *,
-    covered: dict[str, NDArray[np.bool_]],
-    resamples: int,
-    seed: int,
-) -> dict[str, dict[str, dict[str, float | int]]]:
-    """Return n, mae with its 95% interval, and bias (USD), by predictor and group.
-
-    Args:
-        y_true: (n,) USD.
-        predictions: (n,) USD by the predictor's name; NaN counts as $0.
-        groups: (n,) each product's group; those without products are left out.
-        covered: (n,) whether the 80% interval holds the truth, for predictors that give one:
-            their scores have `coverage_80` too.
-        resamples: bootstrap resamples of the products of each group.
-        seed: of the resampling.
-    """
-    truth = np.asarray(y_true, dtype=float)
-    error = np.stack([np.nan_to_num(guess, nan=0.0) - truth for guess in predictions.values()], 1)
-    result: dict[str, dict[str, dict[str, float | int]]] = {name: {} for name in predictions}
-    for code, group in enumerate(groups.categories):
-        rows = groups.codes == code
-        if not rows.any():
-            continue
-        own = error[rows][np.lexsort(error[rows].T)]
-        means = resampled_means(np.abs(own), resamples=resamples, seed=seed)
-        for place, name in enumerate(predictions):
-            low, high = percentile_interval(means[:, place])
-            result[name][group] = {
-                "n": len(own),
-                "mae": float(np.abs(own[:, place]).mean()),
-                "mae_ci_low": low,
-                "mae_ci_high": high,
-                "bias": float(own[:, place].mean()),
-            }
-            if name in covered:
-                result[name][group]["coverage_80"] = float(covered[name][rows].mean())
-    return result
 
 
 def pinball(y_true: ArrayLike, quantiles: ArrayLike, level: float) -> float:
@@ -245,95 +77,6 @@ def coverage(y_true: ArrayLike, low: ArrayLike, high: ArrayLike) -> float:
     return float(((truth >= np.asarray(low)) & (truth <= np.asarray(high))).mean())
 
 
-def paired_differences(
-    y_true: ArrayLike, one: Floats, others: dict[str, Floats], *, resamples: int, seed: int
-) -> dict[str, dict[str, float]]:
-    """Return the mean absolute error of `one` less that of each other, with its 95% interval, USD.
-
-    The bootstrap resamples products, each with both errors: what they share cancels out.
-
-    Args:
-        y_true: (n,) USD.
-        one: (n,) USD; NaN counts as $0, here and in the others.
-        others: (n,) USD by name.
-        resamples: bootstrap resamples.
-        seed: of the resampling.
-    """
-    truth = np.asarray(y_true, dtype=float)
-    own = np.abs(np.nan_to_num(one, nan=0.0) - truth)
-    error = np.stack([np.abs(np.nan_to_num(other, nan=0.0) - truth) for other in others.values()])
-    difference = own[:, None] - error.T
-    difference = difference[np.lexsort(difference.T)]
-    means = resampled_means(difference, resamples=resamples, seed=seed)
-    result = {}
-    for place, name in enumerate(others):
-        low, high = percentile_interval(means[:, place])
-        mean = float(difference[:, place].mean())
-        result[name] = {"mae": mean, "mae_ci_low": low, "mae_ci_high": high}
-    return result
-
-
-def point_scores(predictions: pd.DataFrame, *, resamples: int, seed: int) -> dict[str, Any]:
-    """Return the mean absolute error of each point estimate, USD, and what the median gains.
-
-    Args:
-        predictions: price, greedy, mode, median, mean; a greedy NaN counts as $0.
-        resamples: bootstrap resamples.
-        seed: of the resampling.
-    """
-    price = predictions["price"].to_numpy(float)
-    points = {
-        name: predictions[name].fillna(0).to_numpy(float)
-        for name in ("greedy", "mode", "median", "mean")
-    }
-    gain = paired_differences(
-        price, points["median"], {"greedy": points["greedy"]}, resamples=resamples, seed=seed
-    )
-    return {name: {"mae": mae(price, values)} for name, values in points.items()} | {
-        "median_minus_greedy": gain["greedy"]
-    }
-
-
-def calibration_curve(pit: ArrayLike) -> tuple[Floats, Floats]:
-    """Return levels, and the share of products below the quantile of each level.
-
-    For an honest distribution the two are equal.
-    """
-    values, levels = np.sort(np.asarray(pit, dtype=float)), np.arange(0, 101) / 100
-    return levels, np.searchsorted(values, levels, side="right") / len(values)
-
-
-def interval_scores(predictions: pd.DataFrame, levels: tuple[int, ...]) -> dict[str, float]:
-    """Return the scores of the intervals of a predictions table, calibrated and raw.
-
-    Args:
-        predictions: price, crps, price_mass, dropped_mass, q05 to q95, low_80, raw_low_80, ...
-        levels: of the intervals, percent.
-    """
-    price = predictions["price"].to_numpy(float)
-    losses = [
-        pinball(price, predictions[name], int(name[1:]) / 100)
-        for name in map(str, predictions)
-        if re.fullmatch(r"q\d\d", name)
-    ]
-    result = {
-        "crps": float(predictions["crps"].mean()),
-        "pinball": float(np.mean(losses)),
-        "price_mass": float(predictions["price_mass"].mean()),
-        "dropped_mass": float(predictions["dropped_mass"].mean()),
-    }
-    for level in levels:
-        for kind in ("", "raw_"):
-            low, high = predictions[f"{kind}low_{level}"], predictions[f"{kind}high_{level}"]
-            result |= {
-                f"{kind}coverage_{level}": coverage(price, low, high),
-                f"{kind}width_{level}": float((high - low).mean()),
-                f"{kind}width_{level}_median": float((high - low).median()),
-                f"{kind}interval_score_{level}": interval_score(price, low, high, level / 100),
-            }
-    return result
-
-
 def reference_colors(y_true: ArrayLike, y_pred: ArrayLike) -> NDArray[np.str_]:
     """Return the reference recipe's verdict on each product: green, orange or red.
 
@@ -345,6 +88,312 @@ def reference_colors(y_true: ArrayLike, y_pred: ArrayLike) -> NDArray[np.str_]:
     green = (error < 40) | (error < 0.2 * truth)
     orange = (error < 80) | (error < 0.4 * truth)
     return np.where(green, "green", np.where(orange, "orange", "red"))
+
+
+def smape(y_true: Floats, y_pred: Floats) -> float:
+    """Mean of the error as a share of the mean of price and estimate (Makridakis 1993), 0 to 2."""
+    size = np.abs(y_true) + np.abs(y_pred)
+    return float((2 * np.abs(y_pred - y_true) / np.where(size > 0, size, 1)).mean())
+
+
+def mean_pinball(predictions: pd.DataFrame) -> float:
+    """Mean of the quantile losses of the columns q05 to q95 of a predictions table, USD."""
+    levels = {
+        name: int(name[1:]) / 100 for name in map(str, predictions) if re.fullmatch(r"q\d\d", name)
+    }
+    price = predictions["price"]
+    return float(np.mean([pinball(price, predictions[q], level) for q, level in levels.items()]))
+
+
+def color_rate(color: str) -> Callable[[Floats, Floats], float]:
+    """Return the metric that is the share of products with one of the reference's verdicts."""
+    return lambda truth, guess: float((reference_colors(truth, guess) == color).mean())
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score: its unit, its best value and what it is, for people; and the function behind it."""
+
+    unit: str
+    best: str
+    description: str
+    function: Callable[..., float]
+
+
+# of estimates: functions of true prices and estimates, each (n,) USD
+METRICS = {
+    "mae": Metric("USD", "0", "mean absolute error: the headline", mae),
+    "mse": Metric("USD²", "0", "mean squared error: a few large errors weigh most", mse),
+    "rmse": Metric("USD", "0", "root of the mean squared error", lambda y, g: mse(y, g) ** 0.5),
+    "r2": Metric(
+        "share",
+        "1",
+        "of the variance of prices that is explained; 0 for the mean, 0 or 1 where all prices are "
+        "equal (1 if all are hit)",
+        r2,
+    ),
+    "median_ae": Metric(
+        "USD",
+        "0",
+        "the error that half of the products stay under",
+        lambda y, g: float(np.median(np.abs(g - y))),
+    ),
+    "p90_ae": Metric(
+        "USD",
+        "0",
+        "the error that 90% of the products stay under",
+        lambda y, g: float(np.quantile(np.abs(g - y), 0.9)),
+    ),
+    "median_ape": Metric(
+        "share",
+        "0",
+        "median of the error as a share of the price; a price of nothing counts as one cent",
+        lambda y, g: float(np.median(np.abs(g - y) / np.maximum(y, 0.01))),
+    ),
+    "smape": Metric(
+        "share",
+        "0",
+        "error as a share of the mean of price and estimate, 0 to 2 (Makridakis 1993)",
+        smape,
+    ),
+    "rmsle": Metric(
+        "log",
+        "0",
+        "root mean squared error of log(1 + price): errors as ratios",
+        lambda y, g: float(np.sqrt(np.square(np.log1p(np.maximum(g, 0)) - np.log1p(y)).mean())),
+    ),
+    "bias": Metric(
+        "USD",
+        "0",
+        "mean of estimate less price: above 0, estimates are too high",
+        lambda y, g: float((g - y).mean()),
+    ),
+    "hit_rate": Metric(
+        "share",
+        "1",
+        "the reference recipe's green: within $40 or 20% of the price",
+        color_rate("green"),
+    ),
+    "orange_rate": Metric(
+        "share", "0", "its orange: not green, within $80 or 40%", color_rate("orange")
+    ),
+    "red_rate": Metric("share", "0", "its red: the rest", color_rate("red")),
+}
+
+# of a whole distribution: functions of a predictions table, as `read_predictions` gives it
+TABLE_METRICS = {
+    "unparsed_rate": Metric(
+        "share",
+        "0",
+        "estimates that held no number and count as $0",
+        lambda table: float(table["unparsed"].mean()),
+    ),
+    "crps": Metric(
+        "USD",
+        "0",
+        "continuous ranked probability score of the distribution: the absolute error where the "
+        "model gives one price, less where it knows what it does not know",
+        lambda table: float(table["crps"].mean()),
+    ),
+    "pinball": Metric(
+        "USD", "0", "mean quantile loss over the columns `q05` to `q95`", mean_pinball
+    ),
+    "price_mass": Metric(
+        "probability",
+        "1",
+        "that a price comes next at all",
+        lambda table: float(table["price_mass"].mean()),
+    ),
+    "dropped_mass": Metric(
+        "probability",
+        "0",
+        "of prices whose last digit was not read",
+        lambda table: float(table["dropped_mass"].mean()),
+    ),
+}
+
+# of intervals of a level in percent: functions of true prices, low and high ends (USD), level
+INTERVAL_METRICS = {
+    "coverage_{}": Metric(
+        "share",
+        "the level",
+        "of prices inside their calibrated interval",
+        lambda y, low, high, level: coverage(y, low, high),
+    ),
+    "width_{}": Metric(
+        "USD",
+        "small",
+        "mean width of these intervals",
+        lambda y, low, high, level: float((high - low).mean()),
+    ),
+    "width_{}_median": Metric(
+        "USD",
+        "small",
+        "median width of these intervals",
+        lambda y, low, high, level: float((high - low).median()),
+    ),
+    "interval_score_{}": Metric(
+        "USD",
+        "small",
+        "width plus what prices outside cost (Gneiting and Raftery 2007)",
+        lambda y, low, high, level: interval_score(y, low, high, level / 100),
+    ),
+}
+
+
+def scores(y_true: ArrayLike, y_pred: ArrayLike) -> dict[str, float]:
+    """Return every score of `METRICS` of estimates.
+
+    Args:
+        y_true: (n,) USD.
+        y_pred: (n,) USD.
+
+    Raises:
+        ValueError: shapes differ, or there is nothing to score.
+    """
+    truth, guess = np.asarray(y_true, dtype=float), np.asarray(y_pred, dtype=float)
+    if truth.shape != guess.shape or truth.ndim != 1 or not len(truth):
+        raise ValueError(f"need two equal, non-empty vectors, got {truth.shape} and {guess.shape}")
+    return {name: metric.function(truth, guess) for name, metric in METRICS.items()}
+
+
+def table_scores(predictions: pd.DataFrame, levels: tuple[int, ...]) -> dict[str, float]:
+    """Return the scores of `TABLE_METRICS`, and of `INTERVAL_METRICS` calibrated and `raw_`.
+
+    Args:
+        predictions: as `read_predictions` gives it.
+        levels: of the intervals, percent.
+    """
+    result = {name: metric.function(predictions) for name, metric in TABLE_METRICS.items()}
+    price = predictions["price"]
+    for level in levels:
+        for kind in ("", "raw_"):
+            low, high = predictions[f"{kind}low_{level}"], predictions[f"{kind}high_{level}"]
+            result |= {
+                kind + name.format(level): metric.function(price, low, high, level)
+                for name, metric in INTERVAL_METRICS.items()
+            }
+    return result
+
+
+def evaluate(
+    ids: ArrayLike, y_true: ArrayLike, predictions: dict[str, Floats], bootstrap: Bootstrap
+) -> dict[str, Score]:
+    """Return the scores of each predictor on the same products.
+
+    mae, mse and r2 have 95% bootstrap intervals over products; all predictors are judged on the
+    same resamples.
+
+    Args:
+        ids: (n,) of the products.
+        y_true: (n,) USD.
+        predictions: (n,) USD by the predictor's name.
+        bootstrap: how products are drawn.
+    """
+    truth = np.asarray(y_true, dtype=float)
+    error = np.stack([guess - truth for guess in predictions.values()], axis=1)
+    centred = (truth - truth.mean())[:, None]
+    columns = np.hstack([centred, np.square(centred), np.abs(error), np.square(error)])
+    means = resampled_means(ids, columns, bootstrap)
+    variance = means[:, 1] - np.square(means[:, 0])
+    result = {}
+    for place, (name, guess) in enumerate(predictions.items(), start=2):
+        squared = means[:, place + len(predictions)]
+        resampled = {
+            "mae": means[:, place],
+            "mse": squared,
+            "r2": _explained(squared, variance),
+        }
+        intervals = {metric: percentile_interval(drawn) for metric, drawn in resampled.items()}
+        result[name] = Score(len(truth), scores(truth, guess), intervals)
+    return result
+
+
+def _explained(squared: Floats, variance: Floats) -> Floats:
+    """Return `r2` of resamples from their mean squared errors and variances of the truth."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        explained = 1 - squared / variance
+    return np.where(variance > 1e-12, explained, squared == 0)
+
+
+@dataclass(frozen=True)
+class KindScores:
+    """Mean absolute error of each kind of estimate, USD, and what the median gains."""
+
+    mae: dict[str, float]
+    median_less_greedy: Gap
+
+
+def kind_scores(predictions: pd.DataFrame, bootstrap: Bootstrap) -> KindScores:
+    """Return the scores of each kind of estimate of a predictions table."""
+    price = predictions["price"].to_numpy(float)
+    losses = {kind: np.abs(predictions[kind].to_numpy(float) - price) for kind in KINDS}
+    gain = {"gain": losses["median"] - losses["greedy"]}
+    return KindScores(
+        {kind: float(loss.mean()) for kind, loss in losses.items()},
+        paired_gaps(predictions["id"], gain, bootstrap)["gain"],
+    )
+
+
+def price_bands(price: ArrayLike) -> pd.Categorical:
+    """Return the band of each true price."""
+    return pd.Categorical(pd.cut(np.asarray(price), BAND_EDGES, right=False, labels=BANDS))
+
+
+def category_groups(categories: ArrayLike) -> pd.Categorical:
+    """Return each product's category where it is one of the largest, else `OTHER`."""
+    names = pd.Series(np.asarray(categories, dtype=str)).replace("", "no category")
+    counts = names.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    largest = list(counts.index[:LARGEST_CATEGORIES])
+    return pd.Categorical(
+        names.where(names.isin(largest), OTHER), list(dict.fromkeys([*largest, OTHER]))
+    )
+
+
+def slice_scores(
+    ids: ArrayLike,
+    y_true: ArrayLike,
+    predictions: dict[str, Floats],
+    groups: pd.Categorical,
+    *,
+    covered: dict[str, NDArray[np.bool_]],
+    bootstrap: Bootstrap,
+) -> dict[str, dict[str, Score]]:
+    """Return mae with its 95% interval, and bias (USD), by predictor and group.
+
+    Args:
+        ids: (n,) of the products.
+        y_true: (n,) USD.
+        predictions: (n,) USD by the predictor's name.
+        groups: (n,) each product's group; those without products are left out.
+        covered: (n,) whether the 80% interval holds the truth, for predictors that give one:
+            their scores have coverage_80 too.
+        bootstrap: how the products of each group are drawn.
+    """
+    truth = np.asarray(y_true, dtype=float)
+    result: dict[str, dict[str, Score]] = {name: {} for name in predictions}
+    for code, group in enumerate(groups.categories):
+        rows = groups.codes == code
+        if not rows.any():
+            continue
+        errors = {name: guess[rows] - truth[rows] for name, guess in predictions.items()}
+        losses = {name: np.abs(error) for name, error in errors.items()}
+        intervals = mean_intervals(np.asarray(ids)[rows], losses, bootstrap)
+        for name, error in errors.items():
+            values = {"mae": float(losses[name].mean()), "bias": float(error.mean())}
+            if name in covered:
+                values["coverage_80"] = float(covered[name][rows].mean())
+            result[name][group] = Score(len(error), values, {"mae": intervals[name]})
+    return result
+
+
+def calibration_curve(pit: ArrayLike) -> tuple[Floats, Floats]:
+    """Return levels, and the share of products below the quantile of each level.
+
+    For an honest distribution the two are equal.
+    """
+    values, levels = np.sort(np.asarray(pit, dtype=float)), np.arange(0, 101) / 100
+    return levels, np.searchsorted(values, levels, side="right") / len(values)
 
 
 def running_mean(values: ArrayLike) -> tuple[Floats, Floats]:

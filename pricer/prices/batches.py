@@ -14,29 +14,10 @@ from peft import PeftModel
 from tqdm import tqdm
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from pricer.prices.distribution import PriceDistributions
 from pricer.prices.reading import read_prices
 from pricer.prices.trie import PriceTrie
 from pricer.products.prompts import encode_prompts
-
-
-@dataclass(frozen=True)
-class PriceDistributions:
-    """What a model says about n prices.
-
-    Attributes:
-        probabilities: (n, max_price + 1), of each whole-dollar price; rows sum to 1.
-        price_mass: (n,), the probability before normalisation that a price comes next.
-        dropped_mass: (n,), the probability left out unseen, which may be a price's: with it,
-            the price mass is at most their sum.
-        greedy_texts: the n most likely continuations, token by token; empty where not asked for.
-        batch_size: of the last forward pass, what memory allowed.
-    """
-
-    probabilities: NDArray[np.float64]
-    price_mass: NDArray[np.float64]
-    dropped_mass: NDArray[np.float64]
-    greedy_texts: list[str]
-    batch_size: int
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,36 @@ A distribution is a row of probabilities: column v is the price of v dollars.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from pricer.errors import PricerError
 
 Floats = NDArray[np.float64]
 
-POINTS = ("mode", "median", "mean")
-QUANTILES = (5, 10, 25, 50, 75, 90, 95)  # percent, columns of the predictions
-INTERVALS = (50, 80, 90)  # percent, columns of the predictions
 LEVELS = range(1, 100)  # percent; the intervals that a calibration holds offsets for
+
+
+@dataclass(frozen=True)
+class PriceDistributions:
+    """What a model says about n prices.
+
+    Attributes:
+        probabilities: (n, max_price + 1), of each whole-dollar price; rows sum to 1.
+        price_mass: (n,), the probability before normalisation that a price comes next.
+        dropped_mass: (n,), the probability left out unseen, which may be a price's: with it,
+            the price mass is at most their sum.
+        greedy_texts: the n most likely continuations, token by token; empty where not asked for.
+        batch_size: of the last forward pass, what memory allowed.
+    """
+
+    probabilities: Floats
+    price_mass: Floats
+    dropped_mass: Floats
+    greedy_texts: list[str]
+    batch_size: int
 
 
 def quantile(probabilities: Floats, level: float) -> Floats:
@@ -27,11 +44,19 @@ def quantile(probabilities: Floats, level: float) -> Floats:
         level: between 0 and 1.
 
     Returns:
-        (n,) USD; at level 0.5 the median, which minimises the expected absolute error.
+        (n,) USD.
     """
     reached = probabilities.cumsum(axis=1) >= level - 1e-12  # sums of floats fall a bit short
     reached[:, -1] = True
     return np.asarray(reached.argmax(axis=1), dtype=float)
+
+
+def median(probabilities: Floats) -> Floats:
+    """Return the price (n,), USD, that half of the probability is at or below.
+
+    It minimises the expected absolute error.
+    """
+    return quantile(probabilities, 0.5)
 
 
 def mode(probabilities: Floats) -> Floats:
@@ -43,6 +68,11 @@ def mean(probabilities: Floats) -> Floats:
     """Return the expected price (n,), USD, which minimises the expected squared error."""
     values = np.arange(probabilities.shape[1])
     return np.asarray((probabilities * values).sum(axis=1), dtype=float)
+
+
+# kinds of estimate that a distribution gives; `greedy` is the number in what the model says
+ESTIMATES = {"median": median, "mean": mean, "mode": mode}
+KINDS = (*ESTIMATES, "greedy")
 
 
 def interval(probabilities: Floats, level: float) -> tuple[Floats, Floats]:
@@ -141,41 +171,3 @@ def calibration_offsets(y_true: ArrayLike, probabilities: Floats) -> dict[str, f
         for percent in LEVELS
         if smallest_calibration(percent / 100) <= count
     }
-
-
-def prediction_columns(
-    y_true: ArrayLike, probabilities: Floats, offsets: dict[str, float]
-) -> pd.DataFrame:
-    """Return what the predictions table says about each distribution.
-
-    Args:
-        y_true: (n,) USD.
-        probabilities: (n, values), rows summing to 1.
-        offsets: from `calibration_offsets`, for the intervals 50, 80 and 90 at least.
-
-    Returns:
-        mode, median, mean, quantiles q05 to q95, calibrated intervals low_80, high_80 (50 and 90
-        too) and the same with raw_ before calibration, all USD; crps (USD) and pit.
-
-    Raises:
-        PricerError: there were too few products to calibrate an interval on.
-    """
-    columns = {
-        "mode": mode(probabilities),
-        "median": quantile(probabilities, 0.5),
-        "mean": mean(probabilities),
-    }
-    columns |= {f"q{level:02}": quantile(probabilities, level / 100) for level in QUANTILES}
-    for level in INTERVALS:
-        if str(level) not in offsets:
-            raise PricerError(
-                f"an interval of {level}% needs at least {smallest_calibration(level / 100)} "
-                "products to be calibrated on: raise predict.calibration_size"
-            )
-        low, high = interval(probabilities, level / 100)
-        columns[f"raw_low_{level}"], columns[f"raw_high_{level}"] = low, high
-        columns[f"low_{level}"], columns[f"high_{level}"] = calibrated(
-            low, high, offsets[str(level)]
-        )
-    columns |= {"crps": crps(y_true, probabilities), "pit": pit(y_true, probabilities)}
-    return pd.DataFrame(columns)

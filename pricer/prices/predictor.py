@@ -1,6 +1,5 @@
 """The predictor: descriptions to prices with intervals, from any thread."""
 
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,22 +11,21 @@ from numpy.typing import NDArray
 from pricer.errors import ItemsError, PricerError
 from pricer.model.adapters import load_adapter
 from pricer.model.base import choose_device, choose_dtype, load_base_model, load_tokenizer
-from pricer.prices.batches import (
-    ALL_OF_IT,
+from pricer.prices.batches import ALL_OF_IT, Reading, Share, predict_distributions
+from pricer.prices.distribution import (
+    ESTIMATES,
+    KINDS,
+    LEVELS,
     PriceDistributions,
-    Reading,
-    Share,
-    predict_distributions,
+    calibrated,
+    interval,
 )
-from pricer.prices.distribution import LEVELS, calibrated, interval, mean, mode, quantile
+from pricer.prices.predictions import parse_price
 from pricer.prices.record import ServingRecord, check_belongs, read_record, record_of
 from pricer.prices.trie import build_price_trie
 from pricer.products.items import clean_text
 from pricer.products.prompts import build_prompt, cut_summaries
 from pricer.workspace import Workspace, require
-
-POINTS = {"median": lambda p: quantile(p, 0.5), "mean": mean, "mode": mode}
-_NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
 
 
 @dataclass(frozen=True)
@@ -143,8 +141,8 @@ class Predictor:
                 the products there were.
         """
         point = point or self.settings.point
-        if point not in (*POINTS, "greedy"):
-            raise PricerError(f"point must be {', '.join(POINTS)} or greedy, got {point!r}")
+        if point not in KINDS:
+            raise PricerError(f"point must be {', '.join(ESTIMATES)} or greedy, got {point!r}")
         self._check_level(level)
         texts = [
             clean_text(product if isinstance(product, str) else product.get("summary", ""))
@@ -158,7 +156,7 @@ class Predictor:
         if point == "greedy":
             prices = np.array([parse_price(text) or 0.0 for text in found.greedy_texts])
         else:
-            prices = POINTS[point](found.probabilities)
+            prices = ESTIMATES[point](found.probabilities)
         low, high = interval(found.probabilities, level / 100)
         if self.offsets is not None:
             low, high = calibrated(low, high, self.offsets[str(level)])
@@ -214,13 +212,3 @@ class Predictor:
                 f"an interval of {level}% cannot be had: "
                 f"calibrated are {min(map(int, self.offsets))} to {max(map(int, self.offsets))}%"
             )
-
-
-def parse_price(text: str) -> float | None:
-    r"""Return the first number in generated text as USD, None where there is none.
-
-    The reference recipe's rule: `$` and `,` are dropped, then the first match of
-    `[-+]?\d*\.\d+|\d+`.
-    """
-    match = _NUMBER.search(text.replace("$", "").replace(",", ""))
-    return float(match[0]) if match else None

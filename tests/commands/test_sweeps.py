@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pricer.commands.sweeps import label, sweep, sweep_text
-from pricer.judging.charts import intervals
+from pricer.commands.sweeps import label, sweep, sweep_chart, sweep_json, sweep_text
 from pricer.judging.metrics import mae
+from pricer.judging.paired import Bootstrap
+from pricer.prices.predictions import no_number_is_zero
 
 PARAMS = {
     "main": {"lora.r": "16", "train.seed": "42", "lora.target_modules": "all-linear"},
@@ -18,22 +19,22 @@ PARAMS = {
 def predictions(shift: float, first: int = 0, n: int = 80) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     price = rng.lognormal(4, 1, 200)
-    point = price + rng.normal(0, 30, 200)
-    point += shift * np.sign(point - price)
-    table = pd.DataFrame({"id": np.arange(200), "price": price, "point": point})
+    estimate = price + rng.normal(0, 30, 200)
+    estimate += shift * np.sign(estimate - price)
+    table = pd.DataFrame({"id": np.arange(200), "price": price, "estimate_usd": estimate})
     return table.iloc[first : first + n]
 
 
 def rows(**tables: pd.DataFrame):
     found = {"main": predictions(5), "one": predictions(0), "two": predictions(9)} | tables
-    return sweep(PARAMS, found, resamples=400, seed=0)
+    return sweep(PARAMS, found, Bootstrap(400, seed=0))
 
 
 def test_the_best_comes_first_and_the_others_are_paired_with_it():
-    first, second, third = rows()
+    first, second, third = sweep_json(rows())
     assert [first["name"], second["name"], third["name"]] == ["one", "main", "two"]
     assert first["less_first"] is None and first["shared"] == first["n"] == 80
-    assert first["mae"] == mae(predictions(0)["price"], predictions(0)["point"])
+    assert first["mae"] == mae(predictions(0)["price"], predictions(0)["estimate_usd"])
     assert first["mae_ci_low"] < first["mae"] < first["mae_ci_high"]
     # the same products: a shift is told to the cent, whatever their spread
     assert second["less_first"]["mae"] == pytest.approx(5)
@@ -41,7 +42,7 @@ def test_the_best_comes_first_and_the_others_are_paired_with_it():
 
 
 def test_only_what_was_changed_is_told():
-    assert [row["params"] for row in rows()] == [
+    assert [row["params"] for row in sweep_json(rows())] == [
         {"lora.r": "32", "lora.target_modules": "['q_proj', 'v_proj']"},
         {"lora.r": "16", "lora.target_modules": "all-linear"},
         {"lora.r": "64", "lora.target_modules": "all-linear"},
@@ -50,7 +51,7 @@ def test_only_what_was_changed_is_told():
 
 def test_other_products_are_not_compared():
     found = rows(two=predictions(300, first=60), main=predictions(300, first=100))
-    by_name = {row["name"]: row for row in found}
+    by_name = {row["name"]: row for row in sweep_json(found)}
     assert by_name["main"]["shared"] == 0 and by_name["main"]["less_first"] is None
     assert by_name["two"]["shared"] == 20
     assert by_name["two"]["less_first"]["mae"] == pytest.approx(300)
@@ -60,7 +61,7 @@ def test_other_products_are_not_compared():
 
 def test_an_estimate_without_a_number_counts_as_zero():
     table = predictions(0)
-    found = rows(two=table.assign(point=np.nan))
+    found = sweep_json(rows(two=no_number_is_zero(table.assign(estimate_usd=np.nan))))
     assert found[-1]["mae"] == pytest.approx(table["price"].mean())
     expected = table["price"].mean() - found[0]["mae"]
     assert found[-1]["less_first"]["mae"] == pytest.approx(expected)
@@ -76,5 +77,5 @@ def test_it_is_told_to_people(markdown):
 def test_a_chart(tmp_path):
     found = rows()
     assert label(found[1]) == "main  lora.r=16  lora.target_modules=all-linear"
-    intervals(tmp_path / "sweep.png", {label(row): row for row in found}, "Experiments")
+    sweep_chart(tmp_path / "sweep.png", found, "Experiments")
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")

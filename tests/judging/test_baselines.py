@@ -1,12 +1,15 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.sparse import issparse
+from scipy.sparse import csr_matrix, issparse
 
-from pricer.judging.baselines import BASELINES, category_median, predict_baselines, tfidf
+from pricer.judging.baselines import BASELINES, Split, category_median, predict_baselines, tfidf
+from pricer.judging.leaderboard import published_scores
 from pricer.judging.metrics import mae
+from pricer.params import Baselines
+from tests.conftest import ROOT
 
-SETTINGS = {"ridge_alpha": 0.3, "svd_components": 16, "trees": 30, "neighbors": 5, "seed": 1}
+SETTINGS = Baselines(ridge_alpha=0.3, svd_components=16, trees=30, neighbors=5, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +19,7 @@ def split(items):
 
 @pytest.fixture(scope="module")
 def estimates(split):
-    return predict_baselines(*split, **SETTINGS)
+    return predict_baselines(*split, SETTINGS)
 
 
 def test_every_baseline_judges_every_product_within_the_training_prices(split, estimates):
@@ -31,25 +34,26 @@ def test_every_baseline_judges_every_product_within_the_training_prices(split, e
 def test_what_reads_the_text_beats_what_does_not(estimates):
     """The catalogue's prices follow from what its texts say."""
     errors = {name: mae(estimates["price"], estimates[name]) for name in BASELINES}
-    assert errors["category_median"] < errors["median"]
+    assert errors["category_median"] < errors["median_price"]
     for name in ("ridge", "ridge_log", "boosted_trees", "nearest_neighbors"):
-        assert errors[name] < errors["median"], name
+        assert errors[name] < errors["median_price"], name
 
 
 def test_constants_are_the_best_ones_for_their_score(split, estimates):
     train, _ = split
-    assert set(estimates["mean"]) == {train["price"].mean()}
-    assert set(estimates["median"]) == {train["price"].median()}
+    assert set(estimates["mean_price"]) == {train["price"].mean()}
+    assert set(estimates["median_price"]) == {train["price"].median()}
 
 
 def test_the_same_items_give_the_same_estimates(split, estimates):
-    pd.testing.assert_frame_equal(predict_baselines(*split, **SETTINGS), estimates)
+    pd.testing.assert_frame_equal(predict_baselines(*split, SETTINGS), estimates)
 
 
 def test_an_unknown_category_gets_the_overall_median():
     train = pd.DataFrame({"category": ["a", "a", "b"], "price": [1.0, 3.0, 10.0]})
     test = pd.DataFrame({"category": ["b", "a", "c"]})
-    assert category_median(train, test).tolist() == [10, 2, 3]
+    split = Split(train, test, csr_matrix((3, 0)), csr_matrix((3, 0)), SETTINGS)
+    assert category_median(split).tolist() == [10, 2, 3]
 
 
 def test_texts_stay_sparse(split):
@@ -61,5 +65,14 @@ def test_texts_stay_sparse(split):
 @pytest.mark.parametrize("n", [1, 4])
 def test_few_items_are_enough(split, n):
     train, test = split
-    few = predict_baselines(train.head(n), test.head(2), **SETTINGS)
+    few = predict_baselines(train.head(n), test.head(2), SETTINGS)
     assert np.isfinite(few[list(BASELINES)].to_numpy()).all()
+
+
+def test_every_baseline_is_on_the_page_beside_its_published_counterpart():
+    page = (ROOT / "docs/evaluation.md").read_text()
+    published = published_scores("ed-donner/items_lite").mae
+    for name, baseline in BASELINES.items():
+        counterpart = baseline.published or "none"
+        assert f"| `{name}` | {baseline.description} | {counterpart} |" in page
+        assert counterpart in (*published, "none")

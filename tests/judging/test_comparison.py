@@ -3,19 +3,34 @@ import pandas as pd
 import pytest
 
 from pricer.errors import ItemsError
-from pricer.judging.comparison import compare, comparison_text, round_up, sign_flip_p
+from pricer.judging.comparison import (
+    Comparison,
+    compare,
+    comparison_json,
+    comparison_text,
+    round_up,
+    sign_flip_p,
+)
 from pricer.judging.metrics import mae
+from pricer.judging.paired import Bootstrap
+from pricer.prices.predictions import no_number_is_zero
 
 
 def predictions(rng, n: int = 300, spread: float = 30.0, shift: float = 0.0) -> pd.DataFrame:
     """Estimates whose error has a given spread and shift, in dollars."""
     price = np.random.default_rng(99).lognormal(4, 1, n)
-    point = price + shift + rng.normal(0, spread, n)
-    return pd.DataFrame({"id": np.arange(n), "price": price, "point": point, "crps": abs(point)})
+    estimate = price + shift + rng.normal(0, spread, n)
+    return pd.DataFrame(
+        {"id": np.arange(n), "price": price, "estimate_usd": estimate, "crps": abs(estimate)}
+    )
+
+
+def judge(a, b, items=None, resamples=400, seed=0) -> Comparison:
+    return compare(a, b, items, Bootstrap(resamples, seed))
 
 
 def run(a, b, items=None, resamples=400, seed=0):
-    return compare(a, b, items, resamples=resamples, seed=seed)
+    return comparison_json(judge(a, b, items, resamples, seed))
 
 
 def test_a_against_a_is_exactly_zero():
@@ -45,7 +60,7 @@ def test_the_difference_is_of_the_mean_absolute_errors_and_the_order_of_rows_is_
     rng = np.random.default_rng(2)
     a, b = predictions(rng), predictions(rng, spread=45)
     found = run(a, b)
-    expected = mae(b["price"], b["point"]) - mae(a["price"], a["point"])
+    expected = mae(b["price"], b["estimate_usd"]) - mae(a["price"], a["estimate_usd"])
     assert found["delta"]["mae"]["value"] == pytest.approx(expected)
     assert run(a.sample(frac=1, random_state=3), b.sample(frac=1, random_state=4)) == found
     assert run(a, b, seed=1) != found
@@ -59,10 +74,10 @@ def test_a_known_shift_is_found_and_none_is_not():
         # the same products' difficulty in both: only a paired comparison sees past it
         hard = predictions(rng, 120, spread=80)
         noise = rng.normal(0, 10, (2, 120))
-        direction = np.sign(hard["point"] - hard["price"])
-        a = hard.assign(point=hard["point"] + noise[0] * direction)
-        null = hard.assign(point=hard["point"] + noise[1] * direction)
-        worse = hard.assign(point=hard["point"] + (noise[1] + 6) * direction)
+        direction = np.sign(hard["estimate_usd"] - hard["price"])
+        a = hard.assign(estimate_usd=hard["estimate_usd"] + noise[0] * direction)
+        null = hard.assign(estimate_usd=hard["estimate_usd"] + noise[1] * direction)
+        worse = hard.assign(estimate_usd=hard["estimate_usd"] + (noise[1] + 6) * direction)
         delta = run(a, null, resamples=300, seed=draw)["delta"]["mae"]
         found["null"] += not delta["ci_low"] <= 0 <= delta["ci_high"]
         found["null p"] += delta["p_value"] < 0.05
@@ -76,12 +91,12 @@ def test_the_sign_flip_p_is_exact_where_all_flips_can_be_counted():
     difference = np.array([1.0, 2.0, 3.0, -0.5, 4.0])
     signs = np.array(np.meshgrid(*[[-1, 1]] * 5)).reshape(5, -1)
     exact = (np.abs(difference @ signs) >= abs(difference.sum())).mean()
-    assert sign_flip_p(difference, flips=40_000, seed=0) == pytest.approx(exact, abs=0.01)
+    assert sign_flip_p(difference, Bootstrap(40_000, seed=0)) == pytest.approx(exact, abs=0.01)
 
 
 def test_products_that_one_has_not_judged_are_left_out_and_counted():
     a = predictions(np.random.default_rng(4), 50)
-    found = run(a.iloc[:40], a.iloc[10:].assign(point=lambda t: t["point"] + 1))
+    found = run(a.iloc[:40], a.iloc[10:].assign(estimate_usd=lambda t: t["estimate_usd"] + 1))
     assert (found["n"], found["only_a"], found["only_b"]) == (30, 10, 10)
 
 
@@ -96,19 +111,21 @@ def test_sets_that_cannot_be_compared_are_refused():
 def test_the_verdict_says_how_many_products_would_be_needed():
     rng = np.random.default_rng(6)
     hard = predictions(rng, 100)
-    found = run(hard, hard.assign(point=hard["price"] + rng.normal(3, 30, 100)))
+    found = run(hard, hard.assign(estimate_usd=hard["price"] + rng.normal(3, 30, 100)))
     needed = found["products_needed"]
     assert needed > 100
     assert found["verdict"] == (
         f"no difference can be told at n=100; about {round_up(needed):,} products would be needed"
     )
-    better = run(hard, hard.assign(point=hard["price"] + (hard["point"] - hard["price"]) / 2))
+    better = run(
+        hard, hard.assign(estimate_usd=hard["price"] + (hard["estimate_usd"] - hard["price"]) / 2)
+    )
     assert better["verdict"].startswith("B is better by $") and better["products_needed"] is None
 
 
 def test_a_greedy_estimate_without_a_number_counts_as_zero():
     a = predictions(np.random.default_rng(7), 30)
-    b = a.assign(point=np.nan)
+    b = no_number_is_zero(a.assign(estimate_usd=np.nan))
     assert run(a, b)["b"]["mae"] == pytest.approx(a["price"].mean())
 
 
@@ -117,10 +134,10 @@ def test_it_is_told_to_people(markdown):
     rng = np.random.default_rng(8)
     a, b = predictions(rng, 60), predictions(rng, 60, spread=90).drop(columns="crps")
     items = pd.DataFrame({"id": np.arange(60), "title": "a | b\nc", "category": "Toys"})
-    found = run(a, b, items)
+    found = judge(a, b, items)
     text = comparison_text(found, "main", "workspace", markdown=markdown)
-    assert found["verdict"] in text and "A: main" in text and "60 products" in text
+    assert found.verdict in text and "A: main" in text and "60 products" in text
     assert "Toys" in text and "$25 to $100" in text and "MSE" in text and "CRPS" not in text
-    assert len(found["moved"]) == 10
+    assert len(found.moved) == 10
     assert ("a \\| b c" if markdown else "a | b c") in text
     assert ("|:--" in text) == markdown

@@ -8,26 +8,29 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from pricer.judging.metrics import (
     BANDS,
+    INTERVAL_METRICS,
     LARGEST_CATEGORIES,
+    METRICS,
     OTHER,
+    TABLE_METRICS,
     calibration_curve,
     category_groups,
     coverage,
     evaluate,
     interval_score,
-    interval_scores,
     mae,
     mse,
-    paired_differences,
     pinball,
     price_bands,
     r2,
     reference_colors,
-    resampled_means,
     running_mean,
     scores,
     slice_scores,
+    table_scores,
 )
+from pricer.judging.paired import Bootstrap, Interval, flat
+from tests.conftest import ROOT
 
 dollars = st.floats(0.5, 999.5)
 pairs = st.integers(2, 60).flatmap(
@@ -57,7 +60,8 @@ def test_perfect_and_constant():
 
 
 def one(truth, guess, resamples=2000, seed=1):
-    return evaluate(truth, {"a": np.asarray(guess)}, resamples=resamples, seed=seed)["a"]
+    bootstrap = Bootstrap(resamples, seed)
+    return evaluate(np.arange(len(truth)), truth, {"a": np.asarray(guess)}, bootstrap)["a"]
 
 
 def test_intervals_hold_the_score_and_follow_the_seed():
@@ -68,51 +72,17 @@ def test_intervals_hold_the_score_and_follow_the_seed():
     assert found == one(truth, guess)
     assert found != one(truth, guess, seed=2)
     for name in ("mae", "mse", "r2"):
-        assert found[f"{name}_ci_low"] < found[name] < found[f"{name}_ci_high"]
+        assert found.intervals[name].low < found.values[name] < found.intervals[name].high
+    assert found.n == 400
     # the normal approximation agrees for a mean
     half = 1.96 * np.abs(guess - truth).std() / 20
-    assert found["mae_ci_high"] - found["mae_ci_low"] == pytest.approx(2 * half, rel=0.1)
-
-
-def test_intervals_do_not_depend_on_the_order_of_products_nor_on_other_predictors():
-    rng = np.random.default_rng(0)
-    truth = rng.lognormal(4, 1, 100)
-    guesses = {name: truth * rng.lognormal(0, 0.5, 100) for name in "ab"}
-    found = evaluate(truth, guesses, resamples=50, seed=3)
-    order = rng.permutation(100)
-    shuffled = {name: guess[order] for name, guess in guesses.items()}
-    for name, score in evaluate(truth[order], shuffled, resamples=50, seed=3).items():
-        assert score == pytest.approx(found[name], rel=1e-12)
-    assert one(truth, guesses["a"], 50, 3) == pytest.approx(found["a"], rel=1e-12)
-
-
-def test_resampled_means_are_means_of_rows_drawn_with_replacement():
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(30, 2))
-    means = resampled_means(values, resamples=4000, seed=0)
-    assert means.shape == (4000, 2)
-    assert means.mean(axis=0) == pytest.approx(values.mean(axis=0), abs=0.02)
-    assert means.std(axis=0) == pytest.approx(values.std(axis=0) / np.sqrt(30), rel=0.05)
-    # columns share the draws
-    np.testing.assert_allclose(
-        resampled_means(values @ [[1], [1]], resamples=50, seed=1)[:, 0],
-        resampled_means(values, resamples=50, seed=1).sum(axis=1),
-    )
-
-
-def test_the_interval_covers_the_truth_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    covered = 0
-    for draw in range(200):
-        error = rng.normal(0, 10, 300)
-        interval = one(np.full(300, 50.0), 50 + error, resamples=400, seed=draw)
-        covered += interval["mae_ci_low"] < 10 * np.sqrt(2 / np.pi) < interval["mae_ci_high"]
-    assert 0.90 <= covered / 200 <= 0.99
+    interval = found.intervals["mae"]
+    assert interval.high - interval.low == pytest.approx(2 * half, rel=0.1)
 
 
 def test_other_scores_by_hand():
     found = scores([10.0, 100.0, 200.0, 0.0], [20.0, 100.0, 50.0, 90.0])
-    assert found["n"] == 4 and found["mae"] == 62.5 and found["bias"] == -12.5
+    assert found["mae"] == 62.5 and found["bias"] == -12.5
     assert found["rmse"] == pytest.approx(np.sqrt((100 + 150**2 + 90**2) / 4))
     assert found["median_ae"] == 50 and found["p90_ae"] == pytest.approx(132)
     assert found["median_ape"] == pytest.approx((1 + 0.75) / 2)
@@ -156,24 +126,21 @@ def test_small_categories_are_pooled():
 def test_slices_are_scores_of_their_products():
     rng = np.random.default_rng(0)
     truth = rng.lognormal(4, 1, 200)
-    guesses = {"a": truth + rng.normal(0, 20, 200), "b": np.full(200, np.nan)}
+    guesses = {"a": truth + rng.normal(0, 20, 200), "b": np.zeros(200)}
     inside = {"a": rng.random(200) < 0.8}
     bands = price_bands(truth)
-    found = slice_scores(truth, guesses, bands, covered=inside, resamples=300, seed=0)
+    bootstrap = Bootstrap(300, 0)
+    found = flat(
+        slice_scores(np.arange(200), truth, guesses, bands, covered=inside, bootstrap=bootstrap)
+    )
     assert sum(own["n"] for own in found["a"].values()) == 200
     for band, own in found["a"].items():
         rows = np.asarray(bands == band)
         assert own["mae"] == pytest.approx(mae(truth[rows], guesses["a"][rows]))
         assert own["mae_ci_low"] < own["mae"] < own["mae_ci_high"]
         assert own["coverage_80"] == inside["a"][rows].mean()
-        assert found["b"][band]["mae"] == pytest.approx(truth[rows].mean())  # no number is $0
+        assert found["b"][band]["mae"] == pytest.approx(truth[rows].mean())
         assert "coverage_80" not in found["b"][band]
-
-
-def test_predictions_without_a_number_count_as_zero_and_are_reported():
-    truth = np.array([10.0, 20.0])
-    result = evaluate(truth, {"tuned": np.array([10.0, np.nan])}, resamples=10, seed=0)["tuned"]
-    assert result["mae"] == 10 and result["unparsed_rate"] == 0.5 and result["n"] == 2
 
 
 def test_shapes_that_differ_are_refused():
@@ -226,23 +193,13 @@ def test_an_interval_pays_for_its_width_and_for_what_it_misses():
     assert coverage([4.0, 8.0, 9.0, 3.9], [4.0] * 4, [8.0] * 4) == 0.5
 
 
-def test_what_two_predictors_share_cancels_out_of_their_difference():
-    rng = np.random.default_rng(1)
-    truth = rng.lognormal(4, 1, 300)
-    own = truth + rng.normal(0, 50, 300)
-    better = truth + (own - truth) / 1.1
-    gaps = paired_differences(truth, own, {"own": own, "better": better}, resamples=500, seed=0)
-    assert gaps["own"] == {"mae": 0.0, "mae_ci_low": 0.0, "mae_ci_high": 0.0}
-    gap = gaps["better"]
-    assert 0 < gap["mae_ci_low"] < gap["mae"] < gap["mae_ci_high"]
-    assert gap["mae"] == pytest.approx(0.1 * mae(truth, better))
-
-
 def test_interval_scores_of_a_table():
     table = pd.DataFrame({"price": [10.0, 20.0], "crps": [1.0, 3.0], "q50": [10.0, 24.0]})
+    table["unparsed"] = [False, True]
     table[["price_mass", "dropped_mass"]] = [[0.5, 0.0], [1.0, 0.1]]
     table[["low_80", "high_80", "raw_low_80", "raw_high_80"]] = [[5, 15, 9, 11], [5, 15, 19, 22]]
-    found = interval_scores(table, (80,))
+    found = table_scores(table, (80,))
+    assert found["unparsed_rate"] == 0.5
     assert found["crps"] == 2 and found["price_mass"] == 0.75 and found["pinball"] == 1
     assert found["coverage_80"] == 0.5 and found["raw_coverage_80"] == 1
     assert found["width_80"] == 10 and found["raw_width_80_median"] == 2.5
@@ -252,3 +209,16 @@ def test_interval_scores_of_a_table():
 def test_the_calibration_curve_of_uniform_pits_is_the_diagonal():
     levels, shares = calibration_curve((np.arange(1000) + 0.5) / 1000)
     np.testing.assert_allclose(levels, shares, atol=1e-3)
+
+
+def test_a_constant_truth_is_explained_by_a_perfect_prediction_alone():
+    truth = np.full(20, 7.0)
+    assert one(truth, truth, 50).intervals["r2"] == Interval(1, 1)
+    assert one(truth, truth + 1, 50).intervals["r2"] == Interval(0, 0)
+
+
+def test_the_page_names_every_metric():
+    page = (ROOT / "docs/evaluation.md").read_text()
+    for name, metric in (METRICS | TABLE_METRICS | INTERVAL_METRICS).items():
+        row = f"| `{name.format(80)}` | {metric.unit} | {metric.description} | {metric.best} |"
+        assert row in page

@@ -22,7 +22,9 @@ def compare(project, *arguments: str, **options) -> dict:
 def test_predictors_of_one_run(reproduced, tuned):
     baselines = pd.read_parquet(reproduced.folder / "data/predictions/baselines.parquet")
     found = compare(reproduced, "ridge", "tuned")
-    expected = mae(tuned["price"], tuned["point"]) - mae(baselines["price"], baselines["ridge"])
+    expected = mae(tuned["price"], tuned["estimate_usd"]) - mae(
+        baselines["price"], baselines["ridge"]
+    )
     assert found["n"] == 8 and found["delta"]["mae"]["value"] == pytest.approx(expected)
     assert "crps" not in found["delta"]  # a baseline gives no distribution
     assert "crps" in compare(reproduced, "base", "workspace")["delta"]
@@ -46,7 +48,7 @@ def test_an_experiment_and_a_revision(reproduced, tuned):
 
 
 def test_a_file_of_predictions(reproduced, tuned, tmp_path):
-    better = tuned.assign(point=tuned["price"])[["id", "price", "point"]]
+    better = tuned.assign(estimate_usd=tuned["price"])[["id", "price", "estimate_usd"]]
     better.to_parquet(tmp_path / "better.parquet")
     found = compare(reproduced, "workspace", str(tmp_path / "better.parquet"))
     assert found["b"]["mae"] == 0 and found["win_rate"] == 1
@@ -54,7 +56,7 @@ def test_a_file_of_predictions(reproduced, tuned, tmp_path):
 
 
 def test_a_gate_for_ci(reproduced, tuned, tmp_path):
-    worse = tuned.assign(point=tuned["point"] + 1000)[["id", "price", "point"]]
+    worse = tuned.assign(estimate_usd=tuned["estimate_usd"] + 1000)[["id", "price", "estimate_usd"]]
     worse.to_parquet(tmp_path / "worse.parquet")
     gate = ["tuned", str(tmp_path / "worse.parquet"), "--fail-if-worse", "0.02"]
     failed = reproduced.run("pricer", "compare", *gate, ok=False)
@@ -64,7 +66,7 @@ def test_a_gate_for_ci(reproduced, tuned, tmp_path):
 
 
 def test_whatever_is_worse_than_no_error_at_all_is_worse(reproduced, tuned, tmp_path):
-    exact = tuned.assign(point=tuned["price"])[["id", "price", "point"]]
+    exact = tuned.assign(estimate_usd=tuned["price"])[["id", "price", "estimate_usd"]]
     exact.to_parquet(tmp_path / "exact.parquet")
     gate = ["pricer", "compare", str(tmp_path / "exact.parquet")]
     failed = reproduced.run(*gate, "tuned", "--fail-if-worse", "0.5", ok=False)
@@ -78,8 +80,11 @@ def test_whatever_is_worse_than_no_error_at_all_is_worse(reproduced, tuned, tmp_
         ("nowhere", "'nowhere' is no predictor, git revision or experiment"),
         ("HEAD~1", "tuned.parquet of HEAD~1 is not in the DVC cache: no pipeline had run"),
         ("nowhere.parquet", "nowhere.parquet is missing: run `make repro`"),
-        ("data/predictions/baselines.parquet", "no predictions of one predictor (point missing"),
-        ("data/items/test.parquet", "no predictions of one predictor (point missing"),
+        (
+            "data/predictions/baselines.parquet",
+            "no predictions of one predictor (estimate_usd missing",
+        ),
+        ("data/items/test.parquet", "no predictions of one predictor (estimate_usd missing"),
         ("broken.parquet", "broken.parquet: not a readable Parquet file"),
         ("other.parquet", "share no product"),
     ],

@@ -13,7 +13,10 @@ from peft import PeftModel
 from ruamel.yaml import YAML
 from transformers import AutoModelForCausalLM
 
-from pricer.judging.report import CHARTS
+from pricer.judging.charts import CHARTS
+from pricer.judging.metrics import METRICS, TABLE_METRICS
+from pricer.prices.predictions import COLUMNS
+from pricer.provenance import file_sha256, folder_digest
 from tests.conftest import PIPELINE, ROOT
 from tests.hub_server import folder_files, hub_server
 from tests.pipeline.test_hub import item_files
@@ -27,11 +30,9 @@ def ran(output: str) -> set[str]:
 def test_everything_is_there(reproduced):
     metrics = json.loads((reproduced.folder / "metrics/evaluate.json").read_text())
     assert metrics["n"] == 8
-    assert {"mae", "mse", "r2", "mae_ci_low", "mae_ci_high", "floor_mae", "unparsed_rate"} <= set(
-        metrics
-    )
-    assert metrics["base"]["n"] == metrics["median"]["n"] == metrics["ridge"]["n"] == 8
-    assert 0 < metrics["floor_mae"] < metrics["median"]["mae"]
+    assert {"mae_ci_low", "mae_ci_high", "floor_mae", *METRICS, *TABLE_METRICS} <= set(metrics)
+    assert metrics["base"]["n"] == metrics["median_price"]["n"] == metrics["ridge"]["n"] == 8
+    assert 0 < metrics["floor_mae"] < metrics["median_price"]["mae"]
     slices = json.loads((reproduced.folder / "metrics/slices.json").read_text())
     assert sum(own["n"] for own in slices["price"]["tuned"].values()) == 8
     assert {"crps", "coverage_80", "raw_coverage_80", "interval_score_80", "price_mass"} <= set(
@@ -44,17 +45,17 @@ def test_everything_is_there(reproduced):
     page = (reproduced.folder / "metrics/report.html").read_text()
     lock = YAML(typ="safe", pure=True).load((reproduced.folder / "dvc.lock").read_text())
     told = {
-        dep["path"]: dep["md5"]
+        dep["path"]: file_sha256(reproduced.folder / dep["path"])
         for dep in lock["stages"]["evaluate"]["deps"]
-        if re.match(r"data/|pricer/.*\.py$", dep["path"])
+        if re.match(r"data/predictions/\w+.parquet$|pricer/.*\.py$", dep["path"])
     }
-    hash_cells = r"<code>([\w/.]+)</code></td><td><code>([0-9a-f]{32}(?:\.dir)?)<"
+    for name in ("items", "prompts", "base_model", "adapter"):
+        told[f"data/{name}"] = folder_digest(reproduced.folder / "data" / name)
+    hash_cells = r"<code>((?:data|pricer)/[\w/.]+)</code></td><td><code>([0-9a-f]{64})<"
     assert dict(re.findall(hash_cells, page)) == told
     assert "<code>lora.r</code></td><td><code>4</code>" in page
     predictions = pd.read_parquet(reproduced.folder / "data/predictions/tuned.parquet")
-    assert {"id", "price", "point", "greedy_text", "greedy", "mode", "median", "mean"} <= set(
-        predictions
-    )
+    assert list(predictions) == list(COLUMNS)
     assert (predictions["low_80"] <= predictions["high_80"]).all()
     assert (predictions["q05"] <= predictions["q95"]).all()
     offsets = (reproduced.folder / "data/predictions/tuned_calibration.json").read_text()

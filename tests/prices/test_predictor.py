@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig
 
@@ -16,7 +14,7 @@ from pricer.model.base import load_base_model
 from pricer.params import read_params
 from pricer.prices.batches import Reading, predict_distributions
 from pricer.prices.distribution import calibrated, interval, quantile
-from pricer.prices.predictor import Predictor, parse_price
+from pricer.prices.predictor import Predictor
 from pricer.prices.reading import read_prices
 from pricer.prices.record import QUANTIZATION, Calibration, ServingRecord
 from pricer.prices.trie import build_price_trie
@@ -37,30 +35,6 @@ def model(base_model_dir):
         dtype=torch.float32,
         quantization=quantization(16),
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "price"),
-    [
-        ("219.00", 219.0),
-        ("$1,299.00 or so", 1299.0),
-        ("about 12 dollars", 12.0),
-        (".5", 0.5),
-        ("-3.5", -3.5),
-        ("-3", 3.0),  # the reference rule knows signs before decimals alone
-        ("7.", 7.0),
-        ("", None),
-        ("no idea", None),
-        ("$", None),
-    ],
-)
-def test_parse_price_is_the_reference_rule(text, price):
-    assert parse_price(text) == price
-
-
-@given(st.integers(0, 999))
-def test_every_completion_parses_to_its_price(dollars):
-    assert parse_price(f"{dollars}.00") == dollars
 
 
 def distributions(model, tokenizer, prompts, batch_size=8, max_new_tokens=4):

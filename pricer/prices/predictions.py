@@ -1,0 +1,132 @@
+"""The predictions table: made, described and read here, without torch."""
+
+import re
+from pathlib import Path
+from typing import BinaryIO
+
+import pandas as pd
+
+from pricer.errors import ItemsError, PricerError
+from pricer.prices.distribution import (
+    ESTIMATES,
+    PriceDistributions,
+    calibrated,
+    crps,
+    interval,
+    pit,
+    quantile,
+    smallest_calibration,
+)
+
+QUANTILES = (5, 10, 25, 50, 75, 90, 95)  # percent
+INTERVALS = (50, 80, 90)  # percent
+
+# in the order of the table
+COLUMNS = {
+    "id": "the product",
+    "price": "what it costs, USD",
+    "estimate_usd": "the estimate that `predict.point` asks for, USD",
+    "greedy_text": "what plain decoding says",
+    "greedy": "the number in it, USD; missing where it holds none",
+    "price_mass": "probability that a price comes next, of what was looked at",
+    "dropped_mass": "probability whose last digit was not read",
+    "median": "of the distribution, USD: minimises the expected absolute error",
+    "mean": "of the distribution, USD: minimises the expected squared error",
+    "mode": "likeliest price, USD",
+    **{f"q{level:02}": f"{level}% quantile, USD" for level in QUANTILES},
+    **{
+        f"{kind}{end}_{level}": f"{name} end of the {how} {level}% interval, USD"
+        for level in INTERVALS
+        for kind, how in (("raw_", "model's own"), ("", "calibrated"))
+        for end, name in (("low", "lower"), ("high", "upper"))
+    },
+    "crps": "continuous ranked probability score, USD",
+    "pit": "probability integral transform",
+}
+NEEDED = ("id", "price", "estimate_usd")  # of a table that is to be judged
+
+_NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
+
+
+def parse_price(text: str) -> float | None:
+    r"""Return the first number in generated text as USD, None where there is none.
+
+    The reference recipe's rule: `$` and `,` are dropped, then the first match of
+    `[-+]?\d*\.\d+|\d+`.
+    """
+    match = _NUMBER.search(text.replace("$", "").replace(",", ""))
+    return float(match[0]) if match else None
+
+
+def make_predictions(
+    products: pd.DataFrame, said: PriceDistributions, offsets: dict[str, float], *, kind: str
+) -> pd.DataFrame:
+    """Return the predictions table: what `COLUMNS` describes, a row for each product.
+
+    Args:
+        products: id and price (USD).
+        said: of these products, with greedy texts.
+        offsets: from `calibration_offsets`, for the intervals 50, 80 and 90 at least.
+        kind: of the estimate that is judged, one of `KINDS`.
+
+    Raises:
+        PricerError: there were too few products to calibrate an interval on.
+    """
+    probabilities = said.probabilities
+    columns = {name: estimate(probabilities) for name, estimate in ESTIMATES.items()}
+    columns["greedy"] = pd.Series(map(parse_price, said.greedy_texts), dtype=float).to_numpy()
+    columns |= {f"q{level:02}": quantile(probabilities, level / 100) for level in QUANTILES}
+    for level in INTERVALS:
+        if str(level) not in offsets:
+            raise PricerError(
+                f"an interval of {level}% needs at least {smallest_calibration(level / 100)} "
+                "products to be calibrated on: raise predict.calibration_size"
+            )
+        low, high = interval(probabilities, level / 100)
+        columns[f"raw_low_{level}"], columns[f"raw_high_{level}"] = low, high
+        columns[f"low_{level}"], columns[f"high_{level}"] = calibrated(
+            low, high, offsets[str(level)]
+        )
+    table = products[["id", "price"]].reset_index(drop=True)
+    return table.assign(
+        estimate_usd=columns[kind],
+        greedy_text=said.greedy_texts,
+        price_mass=said.price_mass,
+        dropped_mass=said.dropped_mass,
+        crps=crps(table["price"], probabilities),
+        pit=pit(table["price"], probabilities),
+        **columns,
+    )[list(COLUMNS)]
+
+
+def read_predictions(source: Path | BinaryIO, name: str) -> pd.DataFrame:
+    """Read a predictions table to be judged.
+
+    Args:
+        source: a Parquet file of this table, or of id, price and estimate_usd alone.
+        name: what an error calls it.
+
+    Raises:
+        ItemsError: it is no Parquet file, or not one of the predictions of one predictor.
+    """
+    try:
+        table = pd.read_parquet(source)
+    except (ValueError, OSError) as error:  # Arrow's own errors are ValueErrors
+        reason = str(error).strip().splitlines()[0]
+        raise ItemsError(f"{name}: not a readable Parquet file ({reason})") from None
+    missing = sorted(set(NEEDED) - set(table))
+    if missing:
+        raise ItemsError(
+            f"{name}: no predictions of one predictor ({', '.join(missing)} missing, "
+            f"has {', '.join(map(str, table))})"
+        )
+    return no_number_is_zero(table)
+
+
+def no_number_is_zero(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a predictions table in which no number counts as $0, as in the reference recipe.
+
+    `unparsed` says of which estimates: where the model was asked for text and said no number.
+    """
+    said = {name: table[name].fillna(0.0) for name in ("estimate_usd", "greedy") if name in table}
+    return table.assign(unparsed=table["estimate_usd"].isna(), **said)

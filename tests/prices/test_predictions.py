@@ -1,0 +1,118 @@
+"""The predictions table: made, described and read in one module."""
+
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pricer.errors import ItemsError, PricerError
+from pricer.params import Predict
+from pricer.prices.distribution import (
+    ESTIMATES,
+    KINDS,
+    PriceDistributions,
+    calibrated,
+    interval,
+    quantile,
+)
+from pricer.prices.predictions import COLUMNS, make_predictions, parse_price, read_predictions
+from tests.conftest import ROOT
+
+OFFSETS = {"50": 0.1, "80": 0.2, "90": 0.3}
+TEXTS = ["219.00", "no idea", "$1,299.00 or so"]
+
+
+@pytest.mark.parametrize(
+    ("text", "price"),
+    [
+        ("219.00", 219.0),
+        ("$1,299.00 or so", 1299.0),
+        ("about 12 dollars", 12.0),
+        (".5", 0.5),
+        ("-3.5", -3.5),
+        ("-3", 3.0),  # the reference rule knows signs before decimals alone
+        ("7.", 7.0),
+        ("", None),
+        ("no idea", None),
+        ("$", None),
+    ],
+)
+def test_parse_price_is_the_reference_rule(text, price):
+    assert parse_price(text) == price
+
+
+@given(st.integers(0, 999))
+def test_every_completion_parses_to_its_price(dollars):
+    assert parse_price(f"{dollars}.00") == dollars
+
+
+@pytest.fixture(scope="module")
+def said() -> PriceDistributions:
+    """What a model says about three products; greedy texts that are not its mode."""
+    probabilities = np.random.default_rng(0).dirichlet(np.full(400, 0.1), 3)
+    return PriceDistributions(probabilities, np.full(3, 0.9), np.zeros(3), TEXTS, batch_size=1)
+
+
+@pytest.fixture(scope="module")
+def products() -> pd.DataFrame:
+    return pd.DataFrame({"id": [7, 3, 5], "price": [10.0, 20.0, 30.5], "prompt": "..."})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_table_holds_every_kind_and_the_one_that_is_judged(products, said, kind):
+    table = make_predictions(products, said, OFFSETS, kind=kind)
+    assert list(table) == list(COLUMNS)
+    assert table["id"].tolist() == [7, 3, 5] and table["price"].tolist() == [10, 20, 30.5]
+    for name, estimate in ESTIMATES.items():
+        np.testing.assert_array_equal(table[name], estimate(said.probabilities))
+    np.testing.assert_array_equal(table["greedy"], [219, np.nan, 1299])
+    np.testing.assert_array_equal(table["estimate_usd"], table[kind])
+    np.testing.assert_array_equal(table["q90"], quantile(said.probabilities, 0.9))
+    raw = interval(said.probabilities, 0.8)
+    np.testing.assert_array_equal(table[["raw_low_80", "raw_high_80"]].T, raw)
+    np.testing.assert_array_equal(table[["low_80", "high_80"]].T, calibrated(*raw, 0.2))
+
+
+def test_an_interval_without_an_offset_is_told(products, said):
+    with pytest.raises(PricerError, match="an interval of 90% needs at least 9 products"):
+        make_predictions(products, said, {"50": 0.0, "80": 0.0}, kind="median")
+
+
+def test_no_number_counts_as_zero_where_the_table_is_read(products, said, tmp_path):
+    table = make_predictions(products, said, OFFSETS, kind="greedy")
+    assert table["estimate_usd"].isna().sum() == 1
+    table.to_parquet(tmp_path / "said.parquet")
+    read = read_predictions(tmp_path / "said.parquet", "said")
+    assert read["estimate_usd"].tolist() == read["greedy"].tolist() == [219, 0, 1299]
+    assert read["unparsed"].tolist() == [False, True, False]
+    table = make_predictions(products, said, OFFSETS, kind="median")
+    table.to_parquet(tmp_path / "median.parquet")
+    read = read_predictions(tmp_path / "median.parquet", "median")
+    # the estimate that is judged is no text; the text's number is still compared with it
+    assert not read["unparsed"].any() and read["greedy"].tolist() == [219, 0, 1299]
+
+
+def test_a_table_of_three_columns_is_enough_to_be_judged(tmp_path):
+    table = pd.DataFrame({"id": [1], "price": [2.0], "estimate_usd": [3.0]})
+    table.to_parquet(tmp_path / "a.parquet")
+    assert read_predictions(tmp_path / "a.parquet", "a")["estimate_usd"].tolist() == [3]
+    table.rename(columns={"estimate_usd": "point"}).to_parquet(tmp_path / "old.parquet")
+    says = r"HEAD~1: no predictions of one predictor \(estimate_usd missing, has id, price, point"
+    with pytest.raises(ItemsError, match=says):
+        read_predictions(tmp_path / "old.parquet", "HEAD~1")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ItemsError, match="broken: not a readable Parquet file"):
+        read_predictions(tmp_path / "broken.parquet", "broken")
+
+
+def test_the_page_describes_every_column():
+    page = (ROOT / "docs/predictions.md").read_text()
+    for name, description in COLUMNS.items():
+        assert f"| `{name}` | {description} |" in page
+
+
+def test_params_allow_every_kind_of_estimate():
+    assert set(get_args(Predict.model_fields["point"].annotation)) == set(KINDS)
