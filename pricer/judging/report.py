@@ -64,7 +64,7 @@ class Report:
     Attributes:
         evaluation: what was measured.
         published: what others have measured on the same dataset, if that is known.
-        tokens: what `prompts.token_statistics` returns.
+        tokens: what `products.prompts.token_statistics` returns.
         params: every param by its dotted key.
         hashes: MD5 of data and code, by path.
     """
