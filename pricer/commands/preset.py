@@ -19,25 +19,24 @@ def preset(
 ) -> None:
     """Write a whole set of knobs to `params.yaml`, whose comments stay; the diff comes first."""
     # params take a moment to import: only commands that read them wait for it
-    from pricer.commands.presets import difference, preset_file, preset_names, with_preset
+    from pricer.commands import presets
+    from pricer.params import params_text
 
     if (name is None) != check:
         raise ParamsError("give either the name of a preset or --check")
     if name is None:
-        for known in preset_names(PRESETS) or ["demo"]:  # which says that there are none
-            preset_file(PRESETS, known)
+        # where there are none, the check of the defaults says so
+        for known in presets.preset_names(PRESETS) or [presets.DEFAULTS]:
+            presets.check_preset(PRESETS, known)
             print(f"{known}: every knob is there and allowed")
         return
-    file = preset_file(PRESETS, name)
-    try:
-        before = PARAMS.read_text(encoding="utf-8") if PARAMS.exists() else ""
-    except UnicodeDecodeError as error:
-        raise ParamsError(f"{PARAMS} is not UTF-8 text (byte {error.start})") from None
-    after = with_preset(before, file.read_text(encoding="utf-8"))
+    presets.preset_params(PRESETS, name)
+    before = params_text(PARAMS) if PARAMS.exists() else ""
+    after = presets.with_preset(before, presets.preset_text(PRESETS, name))
     if before == after:
         print(f"{PARAMS} is preset {name} already", file=sys.stderr)
         return
-    print(difference(before, after, str(PARAMS)), end="", flush=True)
+    print(presets.difference(before, after, str(PARAMS)), end="", flush=True)
     if not yes and not sys.stdin.isatty():
         raise PricerError(f"nothing written: add --yes to write this to {PARAMS}")
     if not yes and not typer.confirm(f"Write this to {PARAMS}?", err=True):

@@ -1,4 +1,7 @@
-"""Presets: whole sets of knobs, written to `params.yaml` without losing its comments."""
+"""Presets: what sets of knobs change of the defaults, and how they get into `params.yaml`.
+
+`presets/demo.yaml` holds the defaults, every one of them; the others are overlays on it.
+"""
 
 import difflib
 import io
@@ -6,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from pricer.errors import ParamsError
-from pricer.params import read_params
+from pricer.params import Params, flat, load_yaml, params_text, parse_params
+
+DEFAULTS = "demo"
 
 
 def preset_names(folder: Path) -> list[str]:
@@ -19,17 +23,58 @@ def preset_names(folder: Path) -> list[str]:
     return sorted(file.stem for file in folder.glob("*.yaml"))
 
 
-def preset_file(folder: Path, name: str) -> Path:
-    """Return the file of a preset, all of it checked.
+def preset_params(folder: Path, name: str) -> Params:
+    """Return the params of a preset: the defaults with what it changes.
 
     Raises:
-        ParamsError: there is no such preset, or it is no complete and sound set of knobs.
+        ParamsError: there is no such preset, or with it the params are not allowed.
     """
+    return parse_params(preset_text(folder, name), folder / f"{name}.yaml")
+
+
+def preset_text(folder: Path, name: str) -> str:
+    """Return a whole params file with the values of a preset and the comments of the defaults.
+
+    Raises:
+        ParamsError: there is no such preset, or it does not map sections to knobs.
+    """
+    overlay = _overlay(folder, name)
+    text = params_text(folder / f"{DEFAULTS}.yaml")
+    if name == DEFAULTS:
+        return text
+    params = load_yaml(_round_trip(), text, folder / f"{DEFAULTS}.yaml")
+    _update(params, overlay)
+    return _dump(params)
+
+
+def check_preset(folder: Path, name: str) -> None:
+    """Check that a preset is sound and, but for the defaults, holds only what differs from them.
+
+    Raises:
+        ParamsError: with what is wrong.
+    """
+    preset_params(folder, name)
+    if name == DEFAULTS:
+        return
+    defaults = flat(_overlay(folder, DEFAULTS))
+    repeated = [
+        f"{knob} repeats the default, {value}"
+        for knob, value in flat(_overlay(folder, name)).items()
+        if defaults[knob] == value
+    ]
+    if repeated:
+        raise ParamsError(f"{folder / name}.yaml: {'; '.join(repeated)}: take it out")
+
+
+def _overlay(folder: Path, name: str) -> dict[str, Any]:
     if name not in preset_names(folder):
         known = ", ".join(preset_names(folder)) or f"none in {folder}: run from the project's root"
         raise ParamsError(f"there is no preset {name!r} (known: {known})")
-    read_params(folder / f"{name}.yaml")
-    return folder / f"{name}.yaml"
+    file = folder / f"{name}.yaml"
+    values = load_yaml(_round_trip(), params_text(file), file)
+    if not isinstance(values, dict):
+        raise ParamsError(f"{file} must map sections to the knobs that differ from the defaults")
+    return values
 
 
 class _Representer(RoundTripRepresenter):
@@ -43,39 +88,50 @@ class _Representer(RoundTripRepresenter):
 _Representer.add_representer(type(None), _Representer.represent_null)
 
 
+def _round_trip() -> YAML:
+    """Return what reads and writes YAML with its comments and order."""
+    yaml = YAML()
+    yaml.Representer = _Representer
+    yaml.preserve_quotes = True
+    yaml.width = 1000  # no line is broken that was not
+    return yaml
+
+
+def _dump(params: dict[str, Any]) -> str:
+    stream = io.StringIO()
+    _round_trip().dump(params, stream)
+    return stream.getvalue()
+
+
 def with_preset(text: str, preset: str) -> str:
     """Return the params file `text` with the values of `preset`, in its own order and comments.
 
     Args:
         text: of `params.yaml`; a knob that the preset does not have is taken out.
-        preset: of a preset.
+        preset: a whole params file, from `preset_text`.
 
     Raises:
         ParamsError: `text` is no YAML, so that nobody can tell what it says.
     """
-    yaml = YAML()
-    yaml.Representer = _Representer
-    yaml.preserve_quotes = True
-    yaml.width = 1000  # no line is broken that was not
-    try:
-        params, values = yaml.load(text), yaml.load(preset)
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark else ""
-        raise ParamsError(
-            f"params.yaml is not valid YAML{where}: mend it, or `git checkout params.yaml`"
-        ) from None
+    params = load_yaml(_round_trip(), text, Path("params.yaml"))
     if not isinstance(params, dict):  # there is nothing to keep
         return preset
+    values = _round_trip().load(preset)
+    _remove_others(params, values)
     _update(params, values)
-    stream = io.StringIO()
-    yaml.dump(params, stream)
-    return stream.getvalue()
+    return _dump(params)
+
+
+def _remove_others(section: dict[str, Any], values: dict[str, Any]) -> None:
+    """Take out the knobs of a section that `values` does not have."""
+    for key in [key for key in section if key not in values]:
+        del section[key]
+    for key, value in section.items():
+        if isinstance(value, dict) and isinstance(values[key], dict):
+            _remove_others(value, values[key])
 
 
 def _update(section: dict[str, Any], values: dict[str, Any]) -> None:
-    for key in [key for key in section if key not in values]:
-        del section[key]
     for key, value in values.items():
         if isinstance(value, dict) and isinstance(section.get(key), dict):
             _update(section[key], value)

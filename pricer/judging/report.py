@@ -27,7 +27,7 @@ class Report:
         evaluation: what was measured.
         leaderboard: every predictor, published ones included, the best first.
         published: what others have measured on the same dataset, if that is known.
-        tokens: what `prompts.token_statistics` returns.
+        tokens: what `products.prompts.token_statistics` returns.
         params: every param by its dotted key.
         hashes: SHA-256 of data and code, by path.
     """

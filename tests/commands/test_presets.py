@@ -9,12 +9,19 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pricer.commands.presets import difference, preset_names, with_preset
+from pricer.commands.presets import (
+    check_preset,
+    difference,
+    preset_names,
+    preset_params,
+    preset_text,
+    with_preset,
+)
 from pricer.params import read_params
 from tests.conftest import ROOT
 
 DEMO = (ROOT / "presets/demo.yaml").read_text()
-LITE = (ROOT / "presets/lite.yaml").read_text()
+LITE = preset_text(ROOT / "presets", "lite")
 
 
 def values(text: str):
@@ -44,14 +51,14 @@ def test_the_committed_params_are_the_demo_preset():
 
 
 @pytest.mark.parametrize("name", ["demo", "lite", "full"])
-def test_every_preset_holds_every_knob_and_all_are_allowed(name):
+def test_every_preset_is_allowed_and_holds_only_what_differs_from_the_defaults(name):
     assert name in preset_names(ROOT / "presets")
-    read_params(ROOT / f"presets/{name}.yaml")
+    check_preset(ROOT / "presets", name)
 
 
 def test_the_reference_recipes_runs():
     """What its authors published, knob by knob."""
-    lite, full = (read_params(ROOT / f"presets/{name}.yaml") for name in ("lite", "full"))
+    lite, full = (preset_params(ROOT / "presets", name) for name in ("lite", "full"))
     for run in (lite, full):
         assert (run.items.source, run.model.source) == ("hub", "hub")
         assert run.model.hub.id == "meta-llama/Llama-3.2-3B"
@@ -88,7 +95,7 @@ def test_values_change_and_comments_stay():
 
 @pytest.mark.parametrize("name", ["lite", "full"])
 def test_there_and_back_again_gives_the_same_bytes(name):
-    there = with_preset(DEMO, (ROOT / f"presets/{name}.yaml").read_text())
+    there = with_preset(DEMO, preset_text(ROOT / "presets", name))
     assert there != DEMO and with_preset(there, DEMO) == DEMO
 
 
@@ -109,7 +116,7 @@ def test_where_nobody_can_be_asked_the_diff_is_all_there_is(project):
 def test_yes_writes_what_the_diff_shows(project):
     done = pricer(project, "preset", "lite", "--yes")
     assert "+  r: 32\n" in done.stdout and done.returncode == 0, done.stderr
-    assert read_params(project / "params.yaml") == read_params(project / "presets/lite.yaml")
+    assert read_params(project / "params.yaml") == preset_params(project / "presets", "lite")
     again = pricer(project, "preset", "lite")
     assert (again.stdout, again.stderr) == ("", "params.yaml is preset lite already\n")
     pricer(project, "preset", "demo", "--yes")
@@ -137,7 +144,7 @@ def test_on_a_terminal_it_asks(project, answer):
     [
         (["nowhere"], DEMO, "there is no preset 'nowhere' (known: demo, full, lite)"),
         ([], DEMO, "give either the name of a preset or --check"),
-        (["lite"], "lora: [1\n", "params.yaml is not valid YAML (line 2): mend it, or `git"),
+        (["lite"], "lora: [1\n", "(line 2, column 1): mend it, or `git checkout params.yaml`"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(project, arguments, params, says):
@@ -147,17 +154,69 @@ def test_what_cannot_be_done_is_one_line(project, arguments, params, says):
     assert says in failed.stderr and (project / "params.yaml").read_text() == params
 
 
-def test_check_names_what_a_preset_lacks(project):
+@pytest.mark.parametrize(
+    ("file", "edits", "says"),
+    [
+        (
+            "demo",
+            [("  max_length: 128 ", "  # "), ("  trees: 200", "  trees: 0")],
+            "presets/demo.yaml: 2 problems: prompts.max_length is missing; baselines.trees must",
+        ),
+        (
+            "full",
+            [("  cutoff: 110", "  cutof: 110"), ("  r: 256", "  r: 0")],
+            "presets/full.yaml: 2 problems: prompts.cutof is not a known key (did you mean cutoff?)"
+            "; lora.r must",
+        ),
+        (
+            "full",
+            [("lora:", "predict: 5\nlora:"), ("predict:\n  calibration_size: 1000\n", "")],
+            "presets/full.yaml: predict must be a group of knobs, got 5",
+        ),
+    ],
+)
+def test_check_names_what_is_wrong_with_a_preset(project, file, edits, says):
     done = pricer(project, "preset", "--check")
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 3, done.stderr
-    file = project / "presets/full.yaml"
-    file.write_text(file.read_text().replace("  cutoff: 110\n", "").replace("  r: 256", "  r: 0"))
+    path = project / f"presets/{file}.yaml"
+    text = path.read_text()
+    for old, new in edits:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
     failed = pricer(project, "preset", "--check")
     assert failed.returncode == 1 and len(failed.stderr.splitlines()) == 1
-    assert "presets/full.yaml: 2 problems: prompts.cutoff is missing; lora.r must" in failed.stderr
+    assert says in failed.stderr
     refused = pricer(project, "preset", "full", "--yes")
     assert refused.returncode == 1
     assert (project / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+def test_check_refuses_what_an_overlay_repeats_of_the_defaults(project):
+    file = project / "presets/full.yaml"
+    file.write_text(file.read_text().replace("  r: 256\n", "  r: 16\n  use_dora: false\n"))
+    failed = pricer(project, "preset", "--check")
+    assert failed.returncode == 1 and failed.stderr == (
+        "pricer: presets/full.yaml: lora.r repeats the default, 16; "
+        "lora.use_dora repeats the default, False: take it out\n"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n"])
+def test_an_overlay_without_knobs_is_told(project, text):
+    (project / "presets/full.yaml").write_text(text)
+    failed = pricer(project, "preset", "full", "--yes")
+    assert failed.returncode == 1 and failed.stderr == (
+        "pricer: presets/full.yaml must map sections to the knobs that differ from the defaults\n"
+    )
+
+
+def test_where_there_are_no_params_a_preset_is_written_with_the_comments_of_the_defaults(project):
+    (project / "params.yaml").unlink()
+    done = pricer(project, "preset", "lite", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert (project / "params.yaml").read_text() == LITE
+    assert "  cutoff: 110                # tokens of the summary that are kept\n" in LITE
 
 
 def test_a_folder_without_presets_is_no_success(tmp_path):
