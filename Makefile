@@ -1,10 +1,12 @@
 # `make repro` and `make test` are the two commands; each sets up .venv by itself.
 PYTHON ?= python3
 BIN := .venv/bin
+# tests of one file stay in one process; the files begin in the order of tests/conftest.py
+SPREAD ?= -n 2 --dist loadfile --no-loadscope-reorder
 # the stages and DVC find the environment's own python first
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test test-llama3 bench lint format clean clean-checkpoints
+.PHONY: help repro test test-fast test-llama3 bench lint format clean clean-checkpoints
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -15,7 +17,10 @@ repro: .venv/ready  ## run the pipeline: fetch, prompts, train, predict, evaluat
 	@sed '/^## /,$$d' metrics/report.md
 
 test: .venv/ready  ## run the tests, pipelines included
-	@python -m pytest
+	@python -m pytest $(SPREAD)
+
+test-fast: .venv/ready  ## run the tests without pipelines, training and servers
+	@python -m pytest $(SPREAD) -m 'not slow and not llama3'
 
 test-llama3: .venv/ready  ## run the tests on the real Llama-3 vocabulary (7 MB, fetched)
 	@python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt tiktoken

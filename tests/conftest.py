@@ -1,17 +1,23 @@
 """A tiny Llama with a tokenizer of its own, made on the spot and saved like any base model."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 # the tests never reach a hub, whatever the machine is set up for
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# several processes test at once, and tiny models gain nothing from a second thread
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pricer.products.catalog import generate_products  # noqa: E402
 from pricer.products.items import clean_products  # noqa: E402
+from tests.fork_server import fork_server  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 # of the pipeline, as DVC names them
@@ -25,6 +31,33 @@ PIPELINE = (
     "baselines",
     "evaluate",
 )
+
+# what runs pipelines, trains or serves: not in `make test-fast`. The longest come first, so that
+# no process is left alone with one of them.
+SLOW = (
+    "pipeline/test_experiments.py",
+    "pipeline/test_failures.py",
+    "pipeline/test_resume.py",
+    "pipeline/test_pipeline.py",
+    "pipeline",
+    "training/test_run.py",
+    "test_hub.py",
+    "training",
+    "commands/test_publish.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow, and let it begin."""
+
+    def place(item: pytest.Item) -> int:
+        path = item.path.relative_to(ROOT / "tests").as_posix()
+        return next((n for n, name in enumerate(SLOW) if path.startswith(name)), len(SLOW))
+
+    items.sort(key=place)
+    for item in items:
+        if place(item) < len(SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,17 +76,39 @@ def items() -> pd.DataFrame:
 @pytest.fixture(scope="session")
 def base_model_dir(tmp_path_factory: pytest.TempPathFactory, items: pd.DataFrame) -> Path:
     """A randomly initialised two-layer Llama and a byte-level BPE tokenizer, one token a digit."""
-    return make_base_model(tmp_path_factory.mktemp("base_model"), items["summary"].tolist())
+    texts = items["summary"].tolist()
+    return build_once(tmp_path_factory, "base_model", lambda folder: make_base_model(folder, texts))
 
 
 @pytest.fixture(scope="session")
-def tokenizer(base_model_dir: Path):
+def commands() -> Iterator[Path]:
+    """A folder with `python`, `pricer` and `dvc` that need not import torch anew."""
+    with fork_server(dict(os.environ)) as folder:
+        yield folder
+
+
+def build_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:
+    """Return the folder `name` that all test processes share; the first one calls `build`."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, built = root / name, root / f"{name}.built"
+    with FileLock(f"{folder}.lock"):
+        if not built.exists():
+            folder.mkdir()
+            build(folder)
+            built.touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(base_model_dir: Path) -> Any:
     from pricer.model.base import load_tokenizer
 
     return load_tokenizer(base_model_dir)
 
 
-def make_base_model(folder: Path, texts: list[str]) -> Path:
+def make_base_model(folder: Path, texts: list[str]) -> None:
     """Save a tiny Llama and a tokenizer trained on `texts`, one token a digit as in SmolLM2."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -94,4 +149,3 @@ def make_base_model(folder: Path, texts: list[str]) -> Path:
     # the tied output layer stays frozen: at the usual scale no adapter could move its logits far
     model.get_input_embeddings().weight.data.mul_(10)
     model.to(torch.bfloat16).save_pretrained(folder)
-    return folder

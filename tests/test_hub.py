@@ -22,6 +22,7 @@ from pricer.model.sources import describe_base_model
 from pricer.products.items import SPLITS, read_items
 from pricer.products.prompts import build_prompt
 from tests.conftest import ROOT
+from tests.fork_server import fork_server
 from tests.hub_server import Fault, Hub, folder_files, hub_server
 
 from .pipeline.conftest import set_params
@@ -48,34 +49,6 @@ configs:
 """
 
 
-# one interpreter with everything imported; each stage is a fork of it, a process of its own
-FORKED = """
-import json, os, sys
-import datasets
-from pricer.stage import run_stage
-from stages import fetch_items, fetch_model
-for line in sys.stdin:
-    asked = json.loads(line)
-    child = os.fork()
-    if not child:
-        os.chdir(asked["folder"])
-        for stream, name in ((1, "stdout"), (2, "stderr")):
-            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-        os.environ["HF_TOKEN"] = asked["token"]
-        module, *sys.argv[1:] = asked["command"]
-        name = module.removeprefix("stages.")
-        code = 0
-        try:
-            run_stage(name.replace("_", "@"), {"fetch_items": fetch_items,
-                "fetch_model": fetch_model}[name].main)
-        except SystemExit as exit:
-            code = exit.code
-        sys.stdout.flush()
-        os._exit(code)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
 @dataclass
 class Desk:
     """A folder with params of its own, where stages run against one Hub."""
@@ -83,7 +56,7 @@ class Desk:
     folder: Path
     hub: Hub
     home: Path
-    forks: subprocess.Popen[str]
+    commands: Path
     token: str | None = None
 
     def set(self, **values: object) -> None:
@@ -97,18 +70,11 @@ class Desk:
         return self.run("stages.fetch_model", "data/base_model", "metrics/base_model.json", **how)
 
     def run(self, *command: str, ok: bool = True, **environment: str) -> str:
-        """Run a stage, with another environment anew; return what it says.
+        """Run a stage and return what it says.
 
         A failure must be exit code 1 and one line, which is what is returned.
         """
-        if environment:
-            code, stdout, stderr = self.run_anew(*command, **environment)
-        else:
-            asked = {"folder": str(self.folder), "token": self.token or "", "command": command}
-            self.forks.stdin.write(json.dumps(asked) + "\n")
-            self.forks.stdin.flush()
-            code = int(self.forks.stdout.readline())
-            stdout, stderr = ((self.folder / name).read_text() for name in ("stdout", "stderr"))
+        code, stdout, stderr = self.start(*command, **environment)
         assert TOKEN not in stdout + stderr
         assert (code == 0) == ok, stdout + stderr
         if ok:
@@ -117,17 +83,20 @@ class Desk:
         [line] = [line for line in stderr.splitlines() if line.startswith("fetch@")]
         return line
 
-    def run_anew(self, *command: str, **environment: str) -> tuple[int, str, str]:
-        """Run a module in an interpreter of its own; return exit code, stdout and stderr."""
-        hub = self.hub.environment(self.home, self.token)
+    def start(self, *command: str, **environment: str) -> tuple[int, str, str]:
+        """Run a module as a process; return exit code, stdout and stderr."""
         done = subprocess.run(
-            [sys.executable, "-m", *command],
+            [str(self.commands / "python"), "-m", *command],
             cwd=self.folder,
-            env=os.environ | {"PYTHONPATH": str(ROOT)} | hub | environment,
+            env=self.environment() | environment,
             capture_output=True,
             text=True,
         )
         return done.returncode, done.stdout, done.stderr
+
+    def environment(self) -> dict[str, str]:
+        hub = self.hub.environment(self.home, self.token)
+        return os.environ | {"PYTHONPATH": str(ROOT)} | hub
 
     def read(self, name: str):
         return json.loads((self.folder / name).read_text())
@@ -135,25 +104,16 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:
-    """A Hub, a folder for its client's cache, and the interpreter that stages are forks of."""
+    """A Hub, a folder for its client's cache, and commands that know this Hub."""
     home = tmp_path_factory.mktemp("home")
-    with hub_server() as hub:
-        forks = subprocess.Popen(
-            [sys.executable, "-c", FORKED],
-            env=os.environ | {"PYTHONPATH": str(ROOT)} | hub.environment(home),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        with forks:
-            yield hub, home, forks
-            forks.stdin.close()
+    with hub_server() as hub, fork_server(os.environ | hub.environment(home)) as commands:
+        yield hub, home, commands
 
 
 @pytest.fixture
 def desk(served: tuple, tmp_path: Path, base_model_dir: Path) -> Desk:
     """A desk before a Hub with a data set of mugs and the tiny base model, and an empty cache."""
-    hub, home, forks = served
+    hub, home, commands = served
     for held in (hub.repos, hub.tokens, hub.faults, hub.requests, hub.objects):
         held.clear()
     shutil.rmtree(home, ignore_errors=True)
@@ -162,7 +122,7 @@ def desk(served: tuple, tmp_path: Path, base_model_dir: Path) -> Desk:
     card = b"---\nlicense: apache-2.0\nlibrary_name: transformers\n---\n# Tiny\n"
     hub.add("model", "shop/tiny", folder_files(base_model_dir) | {"README.md": card})
     hub.tokens[TOKEN] = set()
-    desk = Desk(tmp_path, hub, home, forks)
+    desk = Desk(tmp_path, hub, home, commands)
     desk.set(items__source="hub", items__hub__dataset="shop/mugs")
     desk.set(model__source="hub", model__hub__id="shop/tiny")
     return desk
@@ -399,7 +359,7 @@ def test_a_model_stays_in_the_cache_and_is_loaded_from_there(
     with pytest.raises(HubError, match="shop/tiny: HF_HUB_OFFLINE is set, and revision"):
         here["logits"](folder)
     (desk.folder / "load.py").write_text(LOAD)
-    code, _, said = desk.run_anew("load")
+    code, _, said = desk.start("load")
     assert code == 0, said
     assert desk.read("logits.json") == expected
 
@@ -521,7 +481,7 @@ def test_a_full_disk_names_the_cache(desk):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "runpy.run_module('stages.fetch_model', run_name='__main__', alter_sys=False)\n"
     )
-    code, _, said = desk.run_anew("full", "data/base_model", "metrics/base_model.json")
+    code, _, said = desk.start("full", "data/base_model", "metrics/base_model.json")
     assert code == 1 and "Traceback" not in said
     assert "fetch@model: shop/tiny: no disk space left in" in said and "HF_HOME" in said
 
@@ -530,12 +490,10 @@ def test_a_token_in_a_dotenv_file_is_used_and_the_environment_wins(desk):
     desk.hub.repos["model", "shop/tiny"].gated = True
     desk.hub.tokens[TOKEN] = {"shop/tiny"}
     (desk.folder / ".env").write_text(f"HF_TOKEN={TOKEN}\n")
-    environment = {k: v for k, v in desk.hub.environment(desk.home).items()}
+    environment = desk.environment()
     del environment["HF_TOKEN"]
     command = [sys.executable, "-m", "stages.fetch_model", "data/base_model", "m.json"]
-    clean = {k: v for k, v in os.environ.items() if k != "HF_TOKEN"} | environment
-    clean["PYTHONPATH"] = str(ROOT)
-    subprocess.run(command, cwd=desk.folder, env=clean, check=True, capture_output=True)
+    subprocess.run(command, cwd=desk.folder, env=environment, check=True, capture_output=True)
     desk.token = "hf_unknown"
     shutil.rmtree(desk.home)
     assert "does not know the token" in desk.model(ok=False)

@@ -5,14 +5,16 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, build_once
 
 TINY = {
     "items.catalog.train_size": 24,
@@ -36,6 +38,9 @@ TINY = {
 }
 
 
+DEADLINE_S = 240
+
+
 @dataclass
 class Project:
     """A clone of the project, and how its commands are run."""
@@ -43,7 +48,9 @@ class Project:
     folder: Path
     environment: dict[str, str]
 
-    def run(self, *command: str, ok: bool = True, **options) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, ok: bool = True, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command in the clone; `ok` says whether it must succeed."""
         done = subprocess.run(
             command,
@@ -57,7 +64,10 @@ class Project:
         return done
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
-        """Start a command in a process group of its own, which Ctrl-C reaches."""
+        """Start a command in a process group of its own, which Ctrl-C reaches.
+
+        REAL_PYTHON="1" is for what is about the start itself: tests/fork_server.py.
+        """
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -69,6 +79,11 @@ class Project:
             # a shell that runs the tests in the background has it ignored
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
+
+    def copy(self, folder: Path) -> "Project":
+        """Return the same project once more, in `folder`."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return replace(self, folder=folder)
 
     def set(self, **values: object) -> None:
         """Change params, dots written as two underscores."""
@@ -86,7 +101,24 @@ class Project:
     def command_of(self, stage: str) -> list[str]:
         """Return the command that `dvc repro` runs for a stage."""
         lock = YAML(typ="safe", pure=True).load((self.folder / "dvc.lock").read_text())
-        return lock["stages"][stage]["cmd"].split()
+        return str(lock["stages"][stage]["cmd"]).split()
+
+
+def wait_until(
+    happened: Callable[[], object], process: subprocess.Popen[str] | None = None
+) -> None:
+    """Look every few milliseconds; return as it has happened, or when `process` has ended."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not happened():
+        assert time.monotonic() < deadline
+        if process is None:
+            time.sleep(0.2)
+            continue
+        try:
+            process.wait(timeout=0.005)
+            return
+        except subprocess.TimeoutExpired:
+            pass
 
 
 def set_params(folder: Path, values: dict[str, object]) -> None:
@@ -104,31 +136,38 @@ def set_params(folder: Path, values: dict[str, object]) -> None:
 
 
 @pytest.fixture(scope="session")
-def reproduced(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def reproduced(
+    base_model_dir: Path, commands: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Project:
     """A clone of the working tree, set up to be tiny, after `dvc repro`, committed.
 
-    Tests leave it as they found it.
+    Tests leave it as they found it. All test processes have copies of the same one.
     """
-    project = clone(tmp_path_factory.mktemp("project"))
-    set_params(project.folder, TINY | {"model.path": str(base_model_dir)})
-    project.run("git", "init", "-q", "-b", "main")
-    project.run("git", "add", "-A")
-    project.run("git", "commit", "-qm", "clone")
-    project.run("dvc", "repro")
-    project.run("git", "add", "-A")
-    project.run("git", "commit", "-qm", "reproduced")
-    return project
-
-
-def clone(folder: Path) -> Project:
-    """Copy what git knows of the working tree, or would not ignore, to `folder`."""
     environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
         "GIT_CONFIG_GLOBAL": os.devnull,
         "DVC_NO_ANALYTICS": "1",
     }
     for name in ("GIT_AUTHOR", "GIT_COMMITTER"):
         environment |= {f"{name}_NAME": "tests", f"{name}_EMAIL": "tests@localhost"}
+
+    def build(folder: Path) -> None:
+        project = Project(folder, environment)
+        clone(folder)
+        set_params(folder, TINY | {"model.path": str(base_model_dir)})
+        project.run("git", "init", "-q", "-b", "main")
+        project.run("git", "add", "-A")
+        project.run("git", "commit", "-qm", "clone")
+        project.run("dvc", "repro")
+        project.run("git", "add", "-A")
+        project.run("git", "commit", "-qm", "reproduced")
+
+    built = build_once(tmp_path_factory, "reproduced", build)
+    return Project(built, environment).copy(tmp_path_factory.mktemp("project") / "reproduced")
+
+
+def clone(folder: Path) -> None:
+    """Copy what git knows of the working tree, or would not ignore, to `folder`."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -139,4 +178,3 @@ def clone(folder: Path) -> Project:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    return Project(folder, environment)

@@ -10,6 +10,8 @@ from pricer.commands.bulk import partial_file
 from pricer.commands.predict import sketch
 from pricer.prices.predictor import Predictor
 
+from .conftest import wait_until
+
 
 def test_the_command_and_the_predict_stage_say_the_same(reproduced, tmp_path):
     """One code path: the test products once more, through a file."""
@@ -61,8 +63,9 @@ def test_an_interrupted_file_is_resumed_with_the_same_options_alone(reproduced, 
     command = ["pricer", "predict", "--file", str(source), "--output", str(out)]
     running = reproduced.start(*command)
     # the first rows are there, the others are being predicted
-    while not (partial_file(out).exists() and partial_file(out).stat().st_size):
-        assert running.poll() is None, running.communicate()
+    part = partial_file(out)
+    wait_until(lambda: part.exists() and part.stat().st_size, running)
+    assert running.poll() is None, running.communicate()
     running.send_signal(signal.SIGINT)
     _, said = running.communicate()
     assert said.splitlines()[-1] == "pricer: interrupted: the same command with --resume goes on"

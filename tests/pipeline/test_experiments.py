@@ -5,7 +5,6 @@ import json
 import re
 import shlex
 import shutil
-import time
 from dataclasses import replace
 from itertools import product
 
@@ -15,9 +14,7 @@ from ruamel.yaml import YAML
 from pricer.params import read_params
 from tests.conftest import ROOT
 
-from .conftest import set_params
-
-DEADLINE_S = 240
+from .conftest import set_params, wait_until
 
 
 def ran(output: str) -> set[str]:
@@ -49,11 +46,9 @@ def swept(reproduced, tmp_path_factory):
     assert len(names) == 2
     project.run("dvc", "queue", "start", "--jobs", "2")
     try:
-        deadline = time.monotonic() + DEADLINE_S
-        while set(states := queue(project).values()) & {"Queued", "Running"}:
-            assert time.monotonic() < deadline, states
+        wait_until(lambda: not set(queue(project).values()) & {"Queued", "Running"})
         logs = {name: project.run("dvc", "queue", "logs", name).stdout for name in names}
-        assert set(states) == {"Success"}, logs
+        assert set(queue(project).values()) == {"Success"}, logs
     finally:
         project.run("dvc", "queue", "stop")
     # they ran in folders of their own

@@ -10,6 +10,8 @@ import pytest
 
 from tests.package_index import package_index
 
+from .conftest import wait_until
+
 STAGES = [
     "fetch@items",
     "fetch@model",
@@ -74,10 +76,9 @@ def test_every_stage_checks_the_params_first(reproduced, stage):
 
 def interrupted_when_imports_begin(project, command: list[str]):
     """Start a stage and press Ctrl-C once Python runs its code."""
-    process = project.start(*command)
+    process = project.start(*command, REAL_PYTHON="1")
     maps = Path(f"/proc/{process.pid}/maps")
-    while process.poll() is None and "pydantic_core" not in maps.read_text():
-        os.sched_yield()
+    wait_until(lambda: "pydantic_core" in maps.read_text(), process)
     os.killpg(process.pid, signal.SIGINT)
     return process
 

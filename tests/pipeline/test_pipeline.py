@@ -2,9 +2,7 @@
 
 import json
 import re
-import shlex
 import shutil
-from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -18,8 +16,6 @@ from pricer.judging.metrics import METRICS, TABLE_METRICS
 from pricer.prices.predictions import COLUMNS
 from pricer.provenance import file_sha256, folder_digest
 from tests.conftest import PIPELINE, ROOT
-from tests.hub_server import folder_files, hub_server
-from tests.pipeline.test_hub import item_files
 
 
 def ran(output: str) -> set[str]:
@@ -126,35 +122,6 @@ def test_a_new_product_in_the_users_file_reruns_what_reads_it(reproduced):
         assert "fetch@items" in ran(reproduced.run("dvc", "repro", "--dry").stdout)
     finally:
         file.write_text(before)
-
-
-def readme_commands() -> list[str]:
-    """Every `dvc` and `pricer` command in the README's code blocks."""
-    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.startswith(("dvc ", "pricer "))]
-
-
-def test_the_readmes_commands_run(reproduced, base_model_dir, tmp_path):
-    """In the order a reader would type them, with a Hub on loopback."""
-    commands = readme_commands()
-    assert sum("exp run" in command for command in commands) == 4
-    assert {"metrics", "compare", "publish", "doctor", "preset"} <= {c.split()[1] for c in commands}
-    shutil.copytree(reproduced.folder, tmp_path / "clone", symlinks=True)
-    with hub_server() as hub:
-        hub.add("dataset", "ed-donner/items_lite", item_files(tmp_path))
-        hub.add("model", "meta-llama/Llama-3.2-3B", folder_files(base_model_dir), gated=True)
-        hub.tokens["hf_reader"] = {"meta-llama/Llama-3.2-3B"}
-        environment = reproduced.environment | hub.environment(tmp_path / "home")
-        environment["HF_TOKEN"] = "hf_reader"
-        project = replace(reproduced, folder=tmp_path / "clone", environment=environment)
-        for command in commands:
-            done = project.run(*shlex.split(command))
-            if "metrics diff" in command:
-                assert re.search(r"prompts.json +example_tokens_max ", done.stdout)
-                assert re.search(r"train.json +validation_loss ", done.stdout)
-    metrics = json.loads((project.folder / "metrics/evaluate.json").read_text())
-    assert metrics["n"] == 12 and "floor_mae" not in metrics  # of the last run, from the Hub
 
 
 def test_plots_overlay_two_revisions(reproduced):

@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from .conftest import wait_until
+
 SAVED = range(4, 25, 4)  # steps with a checkpoint, in the tiny project
 
 
@@ -19,10 +21,7 @@ def kills(request) -> int:
 
 def wait_for_checkpoint(project, process: subprocess.Popen, step: int) -> None:
     """Return as a checkpoint begins to be written, or when the run has ended."""
-    while process.poll() is None:
-        if list(project.folder.glob(f".checkpoints/*/checkpoint-{step}")):
-            return
-        os.sched_yield()
+    wait_until(lambda: [*project.folder.glob(f".checkpoints/*/checkpoint-{step}")], process)
 
 
 def kill(process: subprocess.Popen) -> None:

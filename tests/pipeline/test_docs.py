@@ -1,0 +1,107 @@
+"""The code blocks of the pages, in the order a reader would type them."""
+
+import gzip
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.fork_server import fork_server
+from tests.hub_server import folder_files, hub_server
+
+from .conftest import Project
+from .test_hub import item_files
+
+# docs/tuning.md has a test of its own, next to the experiments it is about
+PAGES = sorted({ROOT / "README.md", *ROOT.glob("docs/*.md")} - {ROOT / "docs/tuning.md"})
+CANNOT_RUN = {
+    r"make (repro|test)": "sets up an environment; what it starts, other tests run",
+    r"[!%]": "a notebook's",
+    r"git clone YOUR_CLONE_URL": "a placeholder",
+    r"python3 -m venv|pip install": "sets up an environment",
+    r"nohup ": "goes on when the test has ended",
+    r"dvc remote add": "a store of one's own; the project here has one",
+    r"python -m bench": "measures for minutes: `make bench`",
+}
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Language and text of each block that could be run."""
+    return re.findall(r"^```(bash|python)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """What is run for a page: lines of the shell, without comments, and blocks of Python."""
+    commands = []
+    for language, text in blocks(page):
+        if language == "python":
+            commands.append(["python", "-c", text])
+            continue
+        for line in text.splitlines():
+            line = re.sub(r"\s+# .*", "", line).strip()
+            if line and not any(re.match(pattern, line) for pattern in CANNOT_RUN):
+                commands.append(["bash", "-c", line])
+    return commands
+
+
+RUNNABLE = [page for page in PAGES if commands_of(page)]
+
+
+@pytest.fixture(scope="module")
+def reader(
+    reproduced: Project, base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Project]:
+    """A project with what the pages take for granted, and a Hub on loopback."""
+    folder = tmp_path_factory.mktemp("reader")
+    project = reproduced.copy(folder / "project")
+    project.run("git", "init", "-q", "--bare", str(folder / "origin.git"))
+    project.run("git", "remote", "add", "origin", str(folder / "origin.git"))
+    project.run("git", "config", "push.autoSetupRemote", "true")
+    project.run("dvc", "remote", "add", "--default", "store", str(folder / "store"))
+    products = (project.folder / "examples/products.jsonl").read_text()
+    (project.folder / "products.jsonl").write_text(products)
+    (project.folder / "descriptions.txt.gz").write_bytes(gzip.compress(b"kettle\nlamp\n"))
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-qm", "a reader's")
+    for name in ("exp-one", "exp-two"):
+        project.run("dvc", "exp", "run", "-n", name, "-S", f"evaluate.seed={len(name)}")
+    project.run("git", "checkout", "-q", ".")
+    project.run("dvc", "checkout")
+    with hub_server() as hub:
+        hub.add("dataset", "ed-donner/items_lite", item_files(folder))
+        files = folder_files(base_model_dir)
+        hub.add("model", "meta-llama/Llama-3.2-3B", files, gated=True)
+        hub.add("model", "HuggingFaceTB/SmolLM2-135M", files)
+        hub.tokens["hf_reader"] = {"meta-llama/Llama-3.2-3B"}
+        environment = project.environment | hub.environment(folder / "home", "hf_reader")
+        with fork_server(environment) as commands:
+            environment["PATH"] = f"{commands}{os.pathsep}{os.environ['PATH']}"
+            yield replace(project, environment=environment)
+
+
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.name)
+def test_the_commands_of_a_page_run(reader, page, tmp_path):
+    project = reader.copy(tmp_path / "project")
+    said = {
+        tuple(command): project.run(*command, input="y\n").stdout for command in commands_of(page)
+    }
+    if page.name == "README.md":
+        diff = said["bash", "-c", "dvc metrics diff"]
+        assert re.search(r"prompts.json +example_tokens_max ", diff)
+        assert re.search(r"train.json +validation_loss ", diff)
+        metrics = json.loads((project.folder / "metrics/evaluate.json").read_text())
+        assert metrics["n"] == 12 and "floor_mae" not in metrics  # of the last run, from the Hub
+
+
+def test_the_readme_shows_the_main_commands():
+    commands = [line.split() for _, _, line in commands_of(ROOT / "README.md")]
+    assert sum(command[1:3] == ["exp", "run"] for command in commands) == 4
+    assert {"metrics", "compare", "publish", "doctor", "preset"} <= {
+        command[1] for command in commands
+    }
+    assert len(RUNNABLE) >= 9
