@@ -100,21 +100,11 @@ def resolved(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def who_reads(knob: str, readers: dict[str, set[str]]) -> list[str]:
-    """Return the stages that read a knob; one that reads every knob only if no other does.
-
-    Those of one `foreach` go by its name, if all of them read the knob.
-    """
+    """Return the stages that read a knob; one that reads every knob only if no other does."""
     reading = [stage for stage, knobs in readers.items() if knob in knobs]
     every_knob = set().union(*readers.values())
     particular = [stage for stage in reading if readers[stage] != every_knob]
-    reading = particular or reading
-    return list(dict.fromkeys(group_or_stage(stage, reading, list(readers)) for stage in reading))
-
-
-def group_or_stage(name: str, reading: list[str], stages: list[str]) -> str:
-    """Return `predict` for `predict@base` where every `predict@...` is among those reading."""
-    group = name.partition("@")[0]
-    return group if all(s in reading for s in stages if s.partition("@")[0] == group) else name
+    return particular or reading
 
 
 def allowed(knob: dict[str, Any]) -> str:

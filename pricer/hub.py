@@ -5,7 +5,6 @@ when and how bytes arrive, and what is said when they do not.
 """
 
 import errno
-import hashlib
 import json
 import re
 import time
@@ -39,6 +38,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils._http import default_client_factory, parse_ratelimit_headers
 
 from pricer.errors import DISK_FULL, HubError
+from pricer.provenance import file_sha256
 
 Kind = Literal["model", "dataset"]
 T = TypeVar("T")
@@ -169,8 +169,7 @@ def checked_sha256(file: Path) -> str:
     Raises:
         HubError: the file is damaged.
     """
-    with file.open("rb") as stream:
-        got = hashlib.file_digest(stream, "sha256").hexdigest()
+    got = file_sha256(file)
     # the cache names a large file by its hash; where it cannot link, it does not say
     blob = file.parent / file.readlink() if file.is_symlink() else file
     if SHA256.fullmatch(blob.name) and blob.name != got:

@@ -1,4 +1,4 @@
-"""predict@base, predict@tuned: distributions over the prices of the test split."""
+"""predict, predict_base: distributions over the prices of the test split."""
 
 import time
 from pathlib import Path

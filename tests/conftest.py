@@ -26,8 +26,8 @@ PIPELINE = (
     "fetch@model",
     "prompts",
     "train",
-    "predict@base",
-    "predict@tuned",
+    "predict_base",
+    "predict",
     "baselines",
     "evaluate",
 )

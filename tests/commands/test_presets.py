@@ -238,7 +238,7 @@ def test_an_env_file_that_is_no_text_is_told(tmp_path):
     done = pricer(tmp_path, "preset", "--check")
     assert done.returncode == 1 and ".env is not UTF-8 text (byte 12)" in done.stderr
     assert "Traceback" not in done.stderr
-    stage = [sys.executable, "-m", "stages.train"]
+    stage = [sys.executable, "-m", "stages", "train"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(stage, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and ".env is not" in done.stderr

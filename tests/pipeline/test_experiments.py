@@ -61,7 +61,7 @@ def test_workers_run_what_depends_on_the_knobs_and_nothing_before(swept):
     project, logs = swept
     for log in logs.values():
         assert {"fetch@items", "fetch@model", "prompts", "baselines"} <= not_changed(log)
-        assert {"predict@base", "predict@tuned"} <= ran(log)
+        assert {"predict_base", "predict"} <= ran(log)
 
 
 def test_two_workers_train_the_same_adapter_once(swept):
@@ -152,7 +152,7 @@ def test_an_experiment_is_applied_compared_and_needs_no_run(swept):
         shared = project.run("dvc", "exp", "run", "-n", "shared", "-S", "lora.r=2")
         project.run("dvc", "exp", "remove", "shared")
         assert "\n0 steps in " in shared.stdout and "resuming from step 24" in shared.stdout
-        assert not {"prompts", "predict@base"} & ran(shared.stdout)
+        assert not {"prompts", "predict_base"} & ran(shared.stdout)
     finally:
         project.run("git", "checkout", "-q", ".")
         project.run("dvc", "checkout")

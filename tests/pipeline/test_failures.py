@@ -17,7 +17,7 @@ STAGES = [
     "fetch@model",
     "prompts",
     "train",
-    "predict@tuned",
+    "predict",
     "baselines",
     "evaluate",
 ]

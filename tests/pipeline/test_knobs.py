@@ -1,7 +1,6 @@
 """What reruns when: every knob and every file of code, against what stages declare and read."""
 
 import json
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from tests.conftest import PIPELINE, ROOT
-from tests.test_project import closure
+from tests.test_project import covered, stage_definitions
 
 # while a switch has a value, the knobs below what it does not choose are read by nobody
 SWITCHES = {
@@ -133,14 +132,8 @@ def test_every_knob_changes_exactly_the_stages_that_declare_it(reproduced, decla
     assert changed_stages(reproduced.folder) == set()
 
 
-def test_every_file_of_code_changes_exactly_the_stages_that_import_it(reproduced):
-    scripts = {
-        stage: re.match(r"python -m stages\.(\w+) ", " ".join(reproduced.command_of(stage)))[1]
-        for stage in YAML(typ="safe", pure=True).load((reproduced.folder / "dvc.lock").read_text())[
-            "stages"
-        ]
-    }
-    needed = {stage: closure(ROOT / "stages" / f"{script}.py") for stage, script in scripts.items()}
+def test_every_file_of_code_changes_exactly_the_stages_that_list_it(reproduced):
+    listed = {name: covered(stage["deps"]) for name, stage in stage_definitions().items()}
     code = [*ROOT.glob("pricer/**/*.py"), *ROOT.glob("stages/*.py")]
     assert len(code) > 40
     for path in code:
@@ -149,7 +142,7 @@ def test_every_file_of_code_changes_exactly_the_stages_that_import_it(reproduced
         before = file.read_text()
         file.write_text(f"{before}# a comment\n")
         try:
-            expected = {stage for stage, files in needed.items() if name in files}
+            expected = {stage for stage, files in listed.items() if name in files}
             assert changed_stages(reproduced.folder) == expected, name
         finally:
             file.write_text(before)

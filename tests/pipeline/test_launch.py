@@ -24,7 +24,7 @@ def curve(project, name: str) -> list[float]:
 
 
 def test_two_processes_train_and_predict_like_one(small_steps):
-    train, predict = small_steps.command_of("train"), small_steps.command_of("predict@tuned")
+    train, predict = small_steps.command_of("train"), small_steps.command_of("predict")
     forget(small_steps)
     small_steps.run(*train)
     names = ("train_loss", "validation_loss", "validation_mae")

@@ -54,10 +54,12 @@ def test_everything_is_there(reproduced):
     assert list(predictions) == list(COLUMNS)
     assert (predictions["low_80"] <= predictions["high_80"]).all()
     assert (predictions["q05"] <= predictions["q95"]).all()
-    offsets = (reproduced.folder / "data/predictions/tuned_calibration.json").read_text()
-    assert json.loads(offsets)["n"] == 12 and {"50", "80", "90"} <= set(
-        json.loads(offsets)["offsets"]
-    )
+    record = json.loads((reproduced.folder / "data/serving/tuned.json").read_text())
+    calibration = record["calibration"]
+    assert calibration["n"] == 12 and {"50", "80", "90"} <= set(calibration["offsets"])
+    assert record["cutoff"] == 60 and record["adapter_sha256"] and record["base_model_sha256"]
+    of_base = json.loads((reproduced.folder / "data/serving/base.json").read_text())
+    assert of_base["adapter_sha256"] is None
     prompts = pd.read_parquet(reproduced.folder / "data/prompts/test.parquet")
     assert list(prompts) == [
         "id",
@@ -98,7 +100,7 @@ def test_the_adapter_loads_elsewhere_and_says_what_made_it(reproduced, base_mode
 @pytest.mark.parametrize(
     ("knob", "value", "stages"),
     [
-        ("lora__r", 2, {"train", "predict@tuned"}),
+        ("lora__r", 2, {"train", "predict"}),
         ("evaluate__seed", 7, {"evaluate"}),
     ],
 )
