@@ -163,7 +163,7 @@ def peak_memory_here() -> tuple[float, float]:
     """Return what this process has taken at most: GiB of memory, GiB of a GPU's."""
     # not getrusage: what it says of a new process begins with what the parent held
     status = Path("/proc/self/status").read_text()
-    resident_kib = int(re.search(r"VmHWM:\s+(\d+)", status)[1])
+    [resident_kib] = map(int, re.findall(r"VmHWM:\s+(\d+)", status))
     gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
     return resident_kib / 2**20, gpu / 2**30
 

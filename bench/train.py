@@ -20,6 +20,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -29,6 +30,8 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
     TrainerCallback,
+    TrainerControl,
+    TrainerState,
     set_seed,
 )
 from trl import SFTConfig, SFTTrainer
@@ -152,7 +155,9 @@ class Steps(TrainerCallback):
         self.ended: list[float] = []
         self.losses: list[float] = []
 
-    def on_step_end(self, args, state, control, **kwargs):  # noqa: D102
+    def on_step_end(  # noqa: D102
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.ended.append(time.perf_counter())
@@ -160,12 +165,21 @@ class Steps(TrainerCallback):
         if state.global_step == self.last:
             control.should_training_stop = True
 
-    def on_log(self, args, state, control, logs=None, **kwargs):  # noqa: D102
-        if "loss" in logs:
+    def on_log(  # noqa: D102
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs and "loss" in logs:
             self.losses.append(float(logs["loss"]))
 
 
-def train_once(trainer: SFTTrainer, name: str, checkpoint: Path | None = None, **until) -> Steps:
+def train_once(
+    trainer: SFTTrainer, name: str, checkpoint: Path | None = None, **until: int
+) -> Steps:
     """Train over all examples, in the order that they have; return what was seen."""
     steps = Steps(**until)
     trainer.add_callback(steps)
@@ -311,7 +325,8 @@ def main() -> None:
                 memory[name] = own_process.submit(peak_memory, name, work).result()
         trainers = {name: way(work) for name, way in WAYS.items()}
         per_step: dict[str, list[float]] = {name: [] for name in WAYS}
-        losses, rates = {}, []
+        losses: dict[str, list[float]] = {}
+        rates: list[float] = []
         for _ in range(options.rounds):
             for name, trainer in trainers.items():
                 seen = train_once(trainer, name)

@@ -27,6 +27,9 @@ MIN_PROMPT_OVERHEAD = 16
 # Products that an interval of 90%, the widest in the predictions, is calibrated on at least.
 MIN_CALIBRATION = 9
 
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+# kinds of estimate, see pricer/prices/distribution.py
+Point = Literal["median", "mean", "mode", "greedy"]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -202,7 +205,7 @@ class Compute(Section):
 
     device: Annotated[str, Field(pattern=DEVICE)]
     """auto takes a GPU where there is one."""
-    dtype: Literal["auto", "bfloat16", "float16", "float32"]
+    dtype: Dtype
     """auto is bfloat16 where the GPU or CPU multiplies it itself; float16 on GPUs below compute
     capability 8, float32 on other CPUs."""
     processes: Count
@@ -374,7 +377,7 @@ class Predict(Section):
 
     batch_size: Count
     """Prompts a forward pass; halved when memory runs out."""
-    point: Literal["median", "mean", "mode", "greedy"]
+    point: Point
     """The estimate that the headline scores judge: the median minimises MAE, the mean MSE."""
     max_price: Annotated[int, Field(ge=1, le=99_999)]
     """USD; the distribution is over the whole dollars from 0 to here, `items.max_price` rounded at

@@ -7,7 +7,7 @@ from typing import Any
 from pricer.files import read_parquet, write_parquet
 from pricer.launch import join, launched
 from pricer.model.adapters import adapter_sha256
-from pricer.model.base import base_model_sha256, choose_device, choose_dtype
+from pricer.model.base import base_model_sha256, choose_device, choose_dtype, dtype_name
 from pricer.params import read_params
 from pricer.prices.batches import Share
 from pricer.prices.distribution import calibration_offsets
@@ -32,7 +32,7 @@ def main(
     record = ServingRecord(
         cutoff=params.prompts.cutoff,
         quantization=params.quantization,
-        dtype=str(choose_dtype(params.compute.dtype, device)).removeprefix("torch."),
+        dtype=dtype_name(choose_dtype(params.compute.dtype, device)),
         **params.predict.model_dump(exclude={"calibration_size"}),
     )
     predictor = Predictor(

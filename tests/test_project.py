@@ -70,12 +70,14 @@ def library_files(path: Path) -> set[Path]:
 
 
 def closure(path: Path) -> set[str]:
+    """Files of code that `path` needs; not those of NOT_TRACKED, nor what they alone need."""
+    not_tracked = {ROOT / name for name in NOT_TRACKED}
     found, open_ = {path}, [path]
     while open_:
-        new = library_files(open_.pop()) - found
+        new = library_files(open_.pop()) - found - not_tracked
         found |= new
         open_ += new
-    return {str(file.relative_to(ROOT)) for file in found} - NOT_TRACKED
+    return {str(file.relative_to(ROOT)) for file in found}
 
 
 def stage_definitions() -> dict[str, dict]:
@@ -255,3 +257,27 @@ def test_every_knob_that_is_named_anywhere_exists():
         if not any(f"{knob}.".startswith(f"{name}.") for knob in knobs)
     }
     assert not gone
+
+
+def test_what_contributing_names_is_there():
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    files = re.findall(r"`((?:pricer|presets|docs|tests|stages)/[\w/.]+|\w+\.yaml)`", page)
+    assert len(files) > 15
+    assert not [file for file in files if "NAME" not in file and not (ROOT / file).exists()]
+
+
+def test_every_stage_is_in_the_page_and_the_diagram():
+    page, readme = (ROOT / "docs/pipeline.md").read_text(), (ROOT / "README.md").read_text()
+    for name in PIPELINE:
+        assert f"`{name}`" in page, name
+        assert re.search(rf"\b{name}\b", readme), name
+
+
+def test_importing_stages_does_nothing_to_the_process():
+    """No handler, no exit, no environment: these belong to where a stage starts."""
+    code = (
+        "import os, signal, sys; before = signal.getsignal(signal.SIGINT), dict(os.environ);"
+        "import stages, stages.baselines, stages.__main__;"
+        "sys.exit(before != (signal.getsignal(signal.SIGINT), dict(os.environ)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

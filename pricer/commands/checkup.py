@@ -142,7 +142,7 @@ def check_gpus(params: Params) -> Iterator[Finding]:
 
 def check_precision(params: Params) -> Iterator[Finding]:
     """Tell where and in which type the current params compute, and why."""
-    from pricer.model.base import choose_device, choose_dtype
+    from pricer.model.base import choose_device, choose_dtype, dtype_name
 
     asked, quantization = params.compute, params.quantization
     try:
@@ -156,7 +156,7 @@ def check_precision(params: Params) -> Iterator[Finding]:
         why = f"auto: what the {'CPU' if device.type == 'cpu' else 'GPU'} multiplies fast"
     kinds = {4: quantization.bnb_4bit_quant_type, 8: "int8"}
     bits = kinds.get(quantization.bits, "no quantization")
-    name = str(dtype).removeprefix("torch.")
+    name = dtype_name(dtype)
     yield Finding("params", "device", f"{device} (compute.device is {asked.device})")
     yield Finding("params", "precision", f"{bits}, computed in {name} ({why})")
 

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from pricer.commands.memory import GIB, Shape, training_bytes
 from pricer.errors import BaseModelError
-from pricer.model.base import choose_device, choose_dtype, load_base_model
+from pricer.model.base import choose_device, choose_dtype, dtype_name, load_base_model
 from pricer.model.lora import lora_config
 from pricer.model.sources import find_config
 from pricer.params import Lora, Params
@@ -107,7 +107,7 @@ def estimate(shape: Shape, params: Params) -> dict[str, int]:
         shape,
         bits=params.quantization.bits,
         double_quant=params.quantization.bnb_4bit_use_double_quant,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=dtype_name(dtype),
         optim=params.train.optim,
         batch=params.train.per_device_train_batch_size,
         length=params.prompts.max_length,

@@ -5,7 +5,7 @@ import json
 import sys
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from pricer.commands.bulk import estimates, partial_file, predict_file, read_rows
 from pricer.errors import ItemsError, PricerError
+from pricer.params import Point
 from pricer.products.readers import Row
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def predict(
     output: Annotated[Path | None, typer.Option(help="JSONL, CSV or Parquet file")] = None,
     interval: Annotated[int, typer.Option(min=1, max=99, help="percent")] = 80,
     point: Annotated[
-        Literal["median", "mean", "mode", "greedy"] | None,
+        Point | None,
         typer.Option(help="the estimate; predict.point in params.yaml if not given"),
     ] = None,
     distribution: Annotated[bool, typer.Option(help="every price's probability too")] = False,

@@ -19,7 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from pricer.errors import BaseModelError
 from pricer.hub import weights_folder
 from pricer.launch import local_rank
-from pricer.params import Quantization
+from pricer.params import Dtype, Quantization
 from pricer.provenance import digest, folder_sha256
 
 disable_progress_bar()
@@ -27,6 +27,11 @@ disable_progress_bar()
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 
 
+DTYPES: dict[Dtype, torch.dtype] = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+}
 # older GPUs lack what bitsandbytes' and torch's kernels use, or compute bfloat16 in software
 OLDEST_CAPABILITY = (7, 0)
 BFLOAT16_CAPABILITY = (8, 0)
@@ -56,7 +61,7 @@ def choose_device(requested: str) -> torch.device:
     return device
 
 
-def choose_dtype(requested: str, device: torch.device) -> torch.dtype:
+def choose_dtype(requested: Dtype, device: torch.device) -> torch.dtype:
     """Return the compute type for `auto` or a name.
 
     `auto` is bfloat16 on GPUs of compute capability 8 and up and on CPUs that multiply it
@@ -79,11 +84,12 @@ def choose_dtype(requested: str, device: torch.device) -> torch.dtype:
     if requested == "auto":
         fast = device.type == "cuda" or multiplies_bfloat16()
         return torch.bfloat16 if fast else torch.float32
-    return {
-        "bfloat16": torch.bfloat16,
-        "float16": torch.float16,
-        "float32": torch.float32,
-    }[requested]
+    return DTYPES[requested]
+
+
+def dtype_name(dtype: torch.dtype) -> Dtype:
+    """Return what params call a compute type."""
+    return next(name for name, known in DTYPES.items() if known == dtype)
 
 
 def multiplies_bfloat16() -> bool:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -11,7 +11,7 @@ from pricer.errors import PricerError
 from pricer.files import write_json
 from pricer.model.adapters import adapter_sha256, card_settings
 from pricer.model.base import base_model_sha256
-from pricer.params import Count, Quantization, Share
+from pricer.params import Count, Dtype, Point, Quantization, Share
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -48,9 +48,9 @@ class ServingRecord(BaseModel):
     cutoff: Count = 96
     """Tokens of a description that are kept."""
     quantization: Quantization = QUANTIZATION
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    dtype: Dtype = "auto"
     """Of the computation, see `choose_dtype`."""
-    point: Literal["median", "mean", "mode", "greedy"] = "median"
+    point: Point = "median"
     """The estimate that is given where a call does not say."""
     max_price: Count = 999
     """Highest price that is considered, USD."""

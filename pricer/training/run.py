@@ -18,6 +18,7 @@ from trl import SFTConfig
 
 from pricer.errors import PricerError
 from pricer.launch import from_first, rank
+from pricer.model.base import dtype_name
 from pricer.model.lora import lora_config
 from pricer.params import Lora, Train
 from pricer.prices.batches import contiguous_output_layer, is_out_of_memory
@@ -124,8 +125,7 @@ def _fit_once(
     checkpoint, how = from_first(find_start(run.checkpoints) if first else (None, ""))
     model = load()
     if first:
-        where = f"{model.device} in {run.dtype}".replace("torch.", "")
-        print(f"training on {where}, {how}", flush=True)
+        print(f"training on {model.device} in {dtype_name(run.dtype)}, {how}", flush=True)
     trainer = build_trainer(model, run, trackers)
     if first and run.train.save_strategy != "no":
         trained = trainer.model.get_nb_trainable_parameters()[0]

@@ -28,6 +28,30 @@ def test_the_command_and_the_predict_stage_say_the_same(reproduced, tmp_path):
     assert (found["interval"] == 80).all()
 
 
+def test_a_knob_that_was_edited_and_not_run_changes_no_price(reproduced):
+    command = ["pricer", "predict", "A steel kettle, 1.7 litres, with a long description"]
+    before = json.loads(reproduced.run(*command).stdout)
+    reproduced.set(prompts__cutoff=3, predict__point="mode", quantization__load_in_4bit=False)
+    try:
+        assert json.loads(reproduced.run(*command).stdout) == before
+    finally:
+        reproduced.run("git", "checkout", "params.yaml")
+    assert before["calibrated"] and not before["truncated"]
+
+
+def test_a_record_of_another_run_is_refused(reproduced):
+    record = reproduced.folder / "data/serving/tuned.json"
+    content = record.read_text()
+    record.unlink()  # DVC's cache holds the file itself
+    record.write_text((reproduced.folder / "data/serving/base.json").read_text())
+    try:
+        failed = reproduced.run("pricer", "predict", "kettle", ok=False)
+        assert len(failed.stderr.splitlines()) == 1
+        assert "data/adapter is not the one that the serving record is of" in failed.stderr
+    finally:
+        record.write_text(content)
+
+
 def test_one_description_is_a_json_line_where_nobody_looks(reproduced):
     command = ["pricer", "predict", "A steel kettle [bold], 1.7 litres", "--interval", "50"]
     row = json.loads(reproduced.run(*command, "--distribution").stdout)

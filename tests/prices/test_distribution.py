@@ -1,3 +1,5 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pricer.errors import PricerError
+from pricer.params import Point
 from pricer.prices.distribution import (
+    ESTIMATES,
+    KINDS,
     calibrated,
     calibration_offsets,
     conformal_offset,
@@ -112,3 +117,7 @@ def test_too_wide_intervals_shrink_but_never_turn_inside_out():
     assert (low <= high).all() and low[1] == high[1] == pytest.approx(50)
     low, high = calibrated(np.array([1.0]), np.array([5.0]), 3.0)
     assert low[0] == 0 and high[0] > 5
+
+
+def test_the_kinds_of_estimate_are_those_that_params_allow():
+    assert get_args(Point) == KINDS == (*ESTIMATES, "greedy")
