@@ -17,6 +17,7 @@ from pricer.launch import check_processes
 from pricer.params import Params, read_params
 from pricer.training.checkpoints import LIBRARIES, free_bytes, lasting_root, space_for_checkpoints
 from pricer.training.checks import check_optimizer, check_trackers
+from pricer.workspace import Workspace
 
 CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
 TOKENS = ("HF_TOKEN", "WANDB_API_KEY")
@@ -52,7 +53,7 @@ def examine(root: Path) -> Iterator[Finding]:
     yield from check_libraries(root / "constraints.txt")
     yield from describe_machine()
     try:
-        params = read_params(root / "params.yaml")
+        params = read_params(Workspace(root).params)
     except PricerError as error:
         yield Finding("params", "params.yaml", "not usable", str(error), fatal=True)
         return
@@ -188,7 +189,7 @@ def check_memory_and_disk(params: Params, root: Path) -> Iterator[Finding]:
 
     trainable = 0
     try:
-        config, source = find_config(params.model, root / "data/base_model")
+        config, source = find_config(params.model, Workspace(root).base_model)
         shape = model_shape(adapted_model(config, params.lora))
         trainable = shape.adapter
         needed = sum(estimate(shape, params).values())

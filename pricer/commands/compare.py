@@ -3,10 +3,11 @@
 import json
 import math
 import sys
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from pricer.workspace import Workspace
 
 
 def compare(
@@ -32,12 +33,12 @@ def compare(
     from pricer.judging.paired import Bootstrap
     from pricer.params import read_params
 
-    settings = read_params().evaluate
+    left, settings = Workspace(), read_params().evaluate
     (table_a, _), (table_b, items) = (
         read_run(
             name,
-            predictions_dir=Path("data/predictions"),
-            items_file=Path("data/items/test.parquet"),
+            predictions_dir=left.predictions,
+            items_file=left.items / "test.parquet",
         )
         for name in (a, b)
     )

@@ -1,11 +1,10 @@
 """`pricer inspect`: how large an adapter gets, and what memory training takes."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-PARAMS, PRESETS = Path("params.yaml"), Path("presets")
+from pricer.workspace import Workspace
 
 
 def inspect(
@@ -22,5 +21,6 @@ def inspect(
     from pricer.commands.presets import preset_params
     from pricer.params import read_params
 
-    params = read_params(PARAMS) if preset is None else preset_params(PRESETS, preset)
-    print(inspection_text(params, Path("data/base_model"), measure))
+    left = Workspace()
+    params = read_params(left.params) if preset is None else preset_params(left.presets, preset)
+    print(inspection_text(params, left.base_model, measure))

@@ -1,15 +1,15 @@
 """`pricer preset`: a whole set of knobs into `params.yaml`."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pricer.errors import ParamsError, PricerError
 from pricer.files import writing
+from pricer.workspace import Workspace
 
-PARAMS, PRESETS = Path("params.yaml"), Path("presets")
+PARAMS, PRESETS = Workspace().params, Workspace().presets
 
 
 def preset(
@@ -18,7 +18,7 @@ def preset(
     check: Annotated[bool, typer.Option("--check", help="check every preset")] = False,
 ) -> None:
     """Write a whole set of knobs to `params.yaml`, whose comments stay; the diff comes first."""
-    # params take a moment to import: only commands that read them wait for it
+    # YAML takes a moment to import: only commands that read it wait for it
     from pricer.commands import presets
     from pricer.params import params_text
 

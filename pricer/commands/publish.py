@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pricer.errors import PricerError
+from pricer.workspace import Workspace
 
 
 def publish(
@@ -32,7 +33,8 @@ def publish(
     # a card must not tell the scores or the data of another run
     if stale := stages_to_run("evaluate" if adapter else "prompts"):
         raise PricerError(f"{', '.join(stale)} would run anew: `dvc repro` first, then publish")
-    data, metrics, tag = Path("data"), Path("metrics"), run_tag(Path("dvc.lock"))
+    left = Workspace()
+    tag = run_tag(left.lock)
     with tempfile.TemporaryDirectory() as temporary:
         publications = []
         if prompts:
@@ -42,10 +44,10 @@ def publish(
                 prompts_publication(
                     prompts,
                     folder,
-                    prompts_dir=data / "prompts",
-                    items_metrics=metrics / "items.json",
-                    prompts_metrics=metrics / "prompts.json",
-                    origin_file=data / "base_model/origin.json",
+                    prompts_dir=left.prompts,
+                    items_metrics=left.metrics / "items.json",
+                    prompts_metrics=left.metrics / "prompts.json",
+                    origin_file=left.base_model / "origin.json",
                     params=params,
                     tag=tag,
                 )
@@ -57,9 +59,9 @@ def publish(
                 adapter_publication(
                     adapter,
                     folder,
-                    adapter_dir=data / "adapter",
-                    items_metrics=metrics / "items.json",
-                    scores_file=metrics / "evaluate.json",
+                    adapter_dir=left.adapter,
+                    items_metrics=left.metrics / "items.json",
+                    scores_file=left.metrics / "evaluate.json",
                     tag=tag,
                 )
             )

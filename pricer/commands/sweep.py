@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from pricer.errors import ItemsError
+from pricer.workspace import Workspace
 
 
 def show(
@@ -29,7 +30,7 @@ def show(
     finished, unfinished = list_experiments(revision, list(flat_params(dict(params))))
     rows = sweep(
         finished,
-        {name: read_tuned(Path("data/predictions/tuned.parquet"), name) for name in finished},
+        {name: read_tuned(Workspace().predictions / "tuned.parquet", name) for name in finished},
         Bootstrap(params.evaluate.bootstrap_resamples, params.evaluate.seed),
     )
     if output_format == "json":
