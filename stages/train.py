@@ -11,8 +11,14 @@ import torch
 from pricer.files import read_parquet, write_json, writing
 from pricer.launch import join, launched
 from pricer.model.adapters import save_adapter
-from pricer.model.base import choose_device, choose_dtype, load_base_model, load_tokenizer
-from pricer.params import flat_params, read_params
+from pricer.model.base import (
+    choose_device,
+    choose_dtype,
+    dtype_name,
+    load_base_model,
+    load_tokenizer,
+)
+from pricer.params import Section, flat_params, read_params
 from pricer.provenance import code_files
 from pricer.training.card import adapter_card, base_model_name
 from pricer.training.checkpoints import alone, lasting_root, run_fingerprint
@@ -42,19 +48,22 @@ def main(
         return
     rank, _ = join(device.type)
     sections = {name: getattr(params, name) for name in SECTIONS}
-    checkpoints = (
-        lasting_root(Path())
-        / ".checkpoints"
-        / run_fingerprint(
-            sections,
-            [prompts_dir, base_model_dir],
-            code_files() | {"stages/train.py": Path(__file__)},
-            machine={
-                "device": device.type,
-                "dtype": str(dtype),
-                "threads": torch.get_num_threads(),
-            },
-        )
+    run = Run(
+        params.lora,
+        params.train,
+        dtype,
+        load_tokenizer(base_model_dir),
+        train_prompts=read_parquet(prompts_dir / "train.parquet"),
+        validation_prompts=read_parquet(prompts_dir / "validation.parquet"),
+        checkpoints=_checkpoints(sections, [prompts_dir, base_model_dir], device, dtype),
+    )
+    logged = Logged(
+        curves_dir,
+        names=params.train.report_to,
+        folder=lasting_root(Path()) / ".trackers",
+        run_name=params.train.run_name or run.checkpoints.name,
+        tags=params.train.tags,
+        params=flat_params(sections),
     )
     load = partial(
         load_base_model,
@@ -64,26 +73,9 @@ def main(
         quantization=params.quantization,
         quant_storage=dtype if compute.strategy == "fsdp" else None,
     )
-    run = Run(
-        params.lora,
-        params.train,
-        dtype,
-        load_tokenizer(base_model_dir),
-        train_prompts=read_parquet(prompts_dir / "train.parquet"),
-        validation_prompts=read_parquet(prompts_dir / "validation.parquet"),
-        checkpoints=checkpoints,
-    )
-    logged = Logged(
-        curves_dir,
-        names=params.train.report_to,
-        folder=lasting_root(Path()) / ".trackers",
-        run_name=params.train.run_name or checkpoints.name,
-        tags=params.train.tags,
-        params=flat_params(sections),
-    )
     with ExitStack() as first_alone:
         if rank == 0:
-            first_alone.enter_context(alone(checkpoints))
+            first_alone.enter_context(alone(run.checkpoints))
             curves = first_alone.enter_context(writing(curves_dir, folder=True))
             logged = replace(logged, curves=curves)
         started = time.perf_counter()
@@ -103,3 +95,20 @@ def main(
         f"{steps} steps in {elapsed_s:.0f} s, loading and evaluation included; on the validation "
         f"products: loss {metrics['validation_loss']:.3f}, MAE ${metrics['validation_mae']:.2f}"
     )
+
+
+def _checkpoints(
+    sections: dict[str, Section], data: list[Path], device: torch.device, dtype: torch.dtype
+) -> Path:
+    """Return the folder of all runs that end with the same adapter."""
+    name = run_fingerprint(
+        sections,
+        data,
+        code_files() | {"stages/train.py": Path(__file__)},
+        machine={
+            "device": device.type,
+            "dtype": dtype_name(dtype),
+            "threads": torch.get_num_threads(),
+        },
+    )
+    return lasting_root(Path()) / ".checkpoints" / name
