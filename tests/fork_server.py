@@ -28,7 +28,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 FROZEN = ("HF_", "PYTHON", "OMP_", "TOKENIZERS_", "TRANSFORMERS_", "LC_", "LANG", "TZ", "MPL")
@@ -84,9 +84,11 @@ def serve(listening: socket.socket) -> list[str] | None:
         importlib.import_module(library)
     gc.collect()
     gc.freeze()  # a collection in a fork would copy all that memory
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who watch
     while True:
         ready, _, _ = select.select([listening, sys.stdin], [], [])
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:  # those who have watched
+                pass
         if listening not in ready:
             return None
         client, _ = listening.accept()
@@ -98,7 +100,6 @@ def serve(listening: socket.socket) -> list[str] | None:
 
 def _watched(client: socket.socket) -> list[str]:
     """Fork once more, and return in that fork alone: this process watches over it."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     size, streams, _, _ = socket.recv_fds(client, 4, 3)
     with client.makefile("rb") as stream:
@@ -129,29 +130,19 @@ def _watched(client: socket.socket) -> list[str]:
 
 def _watch(child: int, client: socket.socket) -> None:
     """Pass signals on to the fork, kill it with its client, tell how it ended; do not return."""
-    try:
+    with suppress(OSError):
         os.setpgid(child, child)  # as the fork itself does: whoever is first
-    except OSError:
-        pass
     ended = os.pidfd_open(child)
     for stream in range(3):
         os.close(stream)
-    while True:
-        ready, _, _ = select.select([client, ended], [], [])
-        if ended in ready:
-            break
+    number = b"any"
+    while number and ended not in select.select([client, ended], [], [])[0]:
         number = client.recv(1)
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(child, number[0] if number else signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        if not number:
-            os._exit(0)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    try:
+    with suppress(BrokenPipeError):
         client.sendall(code.to_bytes(4, "big", signed=True))
-    except BrokenPipeError:
-        pass
     os._exit(0)
 
 
