@@ -2,20 +2,17 @@
 
 import gzip
 import json
-import os
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.fork_server import fork_server
 from tests.hub_server import folder_files, hub_server
 
 from .conftest import Project
-from .test_hub import item_files
+from .test_hub import item_files, knowing
 
 # docs/tuning.md has a test of its own, next to the experiments it is about
 PAGES = sorted({ROOT / "README.md", *ROOT.glob("docs/*.md")} - {ROOT / "docs/tuning.md"})
@@ -78,10 +75,8 @@ def reader(
         hub.add("model", "meta-llama/Llama-3.2-3B", files, gated=True)
         hub.add("model", "HuggingFaceTB/SmolLM2-135M", files)
         hub.tokens["hf_reader"] = {"meta-llama/Llama-3.2-3B"}
-        environment = project.environment | hub.environment(folder / "home", "hf_reader")
-        with fork_server(environment) as commands:
-            environment["PATH"] = f"{commands}{os.pathsep}{os.environ['PATH']}"
-            yield replace(project, environment=environment)
+        with knowing(hub, project, folder / "home", "hf_reader") as project:
+            yield project
 
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.name)

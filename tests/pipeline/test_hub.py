@@ -1,13 +1,19 @@
 """A whole run on products and a base model from the Hub, and what it publishes."""
 
 import json
-import shutil
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from pricer.products.catalog import generate_products
-from tests.hub_server import folder_files, hub_server
+from tests.fork_server import fork_server
+from tests.hub_server import Hub, folder_files, hub_server
+
+from .conftest import Project
 
 TOKEN = "hf_secretOfTheTests"
 
@@ -24,18 +30,24 @@ def item_files(folder: Path) -> dict[str, bytes]:
     return files
 
 
+@contextmanager
+def knowing(hub: Hub, project: Project, home: Path, token: str | None = None) -> Iterator[Project]:
+    """The project with this Hub and a cache of its own: libraries read where they are at import."""
+    environment = project.environment | hub.environment(home, token)
+    with fork_server(environment) as commands:
+        path = f"{commands}{os.pathsep}{os.environ['PATH']}"
+        yield replace(project, environment=environment | {"PATH": path})
+
+
 def test_from_the_hub_and_back(reproduced, base_model_dir, tmp_path):
-    folder = tmp_path / "project"
-    shutil.copytree(reproduced.folder, folder, symlinks=True)
-    project = type(reproduced)(folder, dict(reproduced.environment))
-    files = item_files(tmp_path)
-    with hub_server() as hub:
+    project = reproduced.copy(tmp_path / "project")
+    folder, files = project.folder, item_files(tmp_path)
+    with hub_server() as hub, knowing(hub, project, tmp_path / "home") as project:
         hub.add("dataset", "shop/items", files)
         card = b"---\nlicense: apache-2.0\n---\n"
         model = folder_files(base_model_dir) | {"README.md": card}
         hub.add("model", "shop/tiny", model, gated=True)
         hub.tokens[TOKEN] = {"shop/tiny", "write"}
-        project.environment |= hub.environment(tmp_path / "home")
         del project.environment["HF_TOKEN"]
         (folder / ".env").write_text(f"HF_TOKEN={TOKEN}\n")
         project.set(

@@ -110,4 +110,5 @@ def test_the_checkpoints_of_a_temporary_experiment_outlive_it(reproduced):
         assert "resuming from step" in done.stdout
     finally:
         reproduced.run("dvc", "exp", "remove", "--all")
+        shutil.rmtree(reproduced.folder / ".dvc/tmp/exps/standalone")  # the killed one's folder
     assert reproduced.run("git", "status", "--porcelain").stdout == ""
