@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 from peft import PeftModel
-from ruamel.yaml import YAML
 from transformers import AutoModelForCausalLM
 
 from pricer.judging.charts import CHARTS
@@ -16,6 +15,7 @@ from pricer.judging.metrics import METRICS, TABLE_METRICS
 from pricer.prices.predictions import COLUMNS
 from pricer.provenance import file_sha256, folder_digest
 from tests.conftest import PIPELINE, ROOT
+from tests.test_project import covered, stage_definitions
 
 
 def ran(output: str) -> set[str]:
@@ -39,16 +39,17 @@ def test_everything_is_there(reproduced):
     for name in ["summary_tokens", "example_tokens", *charts]:
         assert (reproduced.folder / f"metrics/{name}.png").read_bytes().startswith(b"\x89PNG")
     page = (reproduced.folder / "metrics/report.html").read_text()
-    lock = YAML(typ="safe", pure=True).load((reproduced.folder / "dvc.lock").read_text())
-    told = {
-        dep["path"]: file_sha256(reproduced.folder / dep["path"])
-        for dep in lock["stages"]["evaluate"]["deps"]
-        if re.match(r"data/predictions/\w+.parquet$|pricer/.*\.py$", dep["path"])
-    }
-    for name in ("items", "prompts", "base_model", "adapter"):
-        told[f"data/{name}"] = folder_digest(reproduced.folder / "data" / name)
     hash_cells = r"<code>((?:data|pricer)/[\w/.]+)</code></td><td><code>([0-9a-f]{64})<"
-    assert dict(re.findall(hash_cells, page)) == told
+    told = dict(re.findall(hash_cells, page))
+    code = {name for name in told if name.startswith("pricer/")}
+    assert {"pricer/judging/report.py", "pricer/prices/distribution.py"} <= code
+    assert code <= covered(stage_definitions()["evaluate"]["deps"])
+    for name, sha256 in told.items():
+        path = reproduced.folder / name
+        assert sha256 == (folder_digest(path) if path.is_dir() else file_sha256(path)), name
+    data = {f"data/{name}" for name in ("items", "prompts", "base_model", "adapter")}
+    data |= {f"data/predictions/{name}.parquet" for name in ("base", "tuned", "baselines")}
+    assert set(told) - code == data
     assert "<code>lora.r</code></td><td><code>4</code>" in page
     predictions = pd.read_parquet(reproduced.folder / "data/predictions/tuned.parquet")
     assert list(predictions) == list(COLUMNS)
