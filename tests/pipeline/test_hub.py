@@ -83,7 +83,7 @@ def test_from_the_hub_and_back(reproduced, base_model_dir, tmp_path):
         # the prompts are a data set to train on; what is trained is not published as something else
         project.set(items__hub__dataset="tests/prompts", prompts__cutoff=59)
         failed = project.run(*command, ok=False)
-        assert "fetch@items, prompts would run anew: `dvc repro` first" in failed.stderr
+        assert "fetch@items, predict, predict_base, prompts, train would run anew" in failed.stderr
         project.run("dvc", "repro", "prompts")
         before = pd.read_parquet(tmp_path / "table.parquet")
         again = pd.read_parquet(folder / "data/items/test.parquet")
