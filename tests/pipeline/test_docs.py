@@ -99,4 +99,4 @@ def test_the_readme_shows_the_main_commands():
     assert {"metrics", "compare", "publish", "doctor", "preset"} <= {
         command[1] for command in commands
     }
-    assert len(RUNNABLE) >= 9
+    assert len(RUNNABLE) >= 8
