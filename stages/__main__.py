@@ -4,6 +4,9 @@ import importlib.util
 import os
 import signal
 import sys
+from pathlib import Path
+
+NAMES = sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py"))
 
 
 def main() -> None:
@@ -22,7 +25,9 @@ def main() -> None:
         load_environment()  # before a library reads it
     except PricerError as error:
         sys.exit(str(error))
-    name, *paths = sys.argv[1:]
+    name, *paths = sys.argv[1:] or [""]
+    if name not in NAMES:
+        sys.exit(f"no stage {name!r}: python -m stages NAME PATH..., of {', '.join(NAMES)}")
     run_stage(name.replace("_", "@"), importlib.import_module(f"stages.{name}").main, paths)
 
 

@@ -273,11 +273,22 @@ def test_every_stage_is_in_the_page_and_the_diagram():
         assert re.search(rf"\b{name}\b", readme), name
 
 
-def test_importing_stages_does_nothing_to_the_process():
+def test_importing_stages_does_nothing_to_the_process(tmp_path):
     """No handler, no exit, no environment: these belong to where a stage starts."""
+    (tmp_path / ".env").write_text("READ_FROM_DOTENV=1\n")
     code = (
-        "import os, signal, sys; before = signal.getsignal(signal.SIGINT), dict(os.environ);"
-        "import stages, stages.baselines, stages.__main__;"
+        "import os, signal, sys, peft;"  # torch notes a folder of its own in the environment
+        "before = signal.getsignal(signal.SIGINT), dict(os.environ);"
+        "import stages, stages.baselines, stages.train, stages.__main__;"
         "sys.exit(before != (signal.getsignal(signal.SIGINT), dict(os.environ)))"
     )
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+    command, environment = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run(command, cwd=tmp_path, env=environment).returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["trian", "data/prompts"]])
+def test_a_stage_that_does_not_exist_is_told_in_one_line(arguments):
+    command = [sys.executable, "-m", "stages", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "no stage" in done.stderr and "fetch_items" in done.stderr
