@@ -292,3 +292,10 @@ def test_a_stage_that_does_not_exist_is_told_in_one_line(arguments):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "no stage" in done.stderr and "fetch_items" in done.stderr
+
+
+def test_one_module_reads_who_a_process_is():
+    named = re.compile(r"\b(?:LOCAL_)?RANK\b|\bWORLD_SIZE\b")
+    code = [*ROOT.glob("pricer/**/*.py"), *ROOT.glob("stages/*.py")]
+    found = [str(path.relative_to(ROOT)) for path in code if named.search(path.read_text())]
+    assert found == ["pricer/launch.py"]

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from pricer.errors import PricerError
 from pricer.files import write_json
+from pricer.launch import process_count
 from pricer.params import Section
 from pricer.provenance import file_sha256, folder_sha256
 
@@ -66,7 +67,7 @@ def run_fingerprint(
         },
         "data": [folder_sha256(folder) for folder in data],
         "code": {path: file_sha256(file) for path, file in code.items()},
-        "machine": machine | {"processes": int(os.environ.get("WORLD_SIZE", 1))},
+        "machine": machine | {"processes": process_count()},
         "libraries": {name: version(name) for name in LIBRARIES},
         "python": platform.python_version(),
     }
