@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -150,6 +151,18 @@ def test_dvc_yaml_lists_what_a_stage_imports():
             assert set(code) == needed
 
 
+def dvc_md5(path: Path) -> str:
+    """The hash that DVC has of a file, or of a folder of code."""
+    if path.is_file():
+        return hashlib.md5(path.read_bytes()).hexdigest()
+    files = [file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    listed = [
+        {"md5": dvc_md5(file), "relpath": file.relative_to(path).as_posix()}
+        for file in sorted(files, key=lambda file: file.relative_to(path).parts)
+    ]
+    return hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
 def test_committed_results_come_from_committed_code_and_params():
     """`dvc.lock` holds the hashes of what made the committed metrics."""
     lock, params = load_yaml("dvc.lock")["stages"], load_yaml("params.yaml")
@@ -157,7 +170,7 @@ def test_committed_results_come_from_committed_code_and_params():
     for name, stage in lock.items():
         for dep in stage["deps"]:
             if dep["path"].startswith(("pricer/", "stages/", "examples/")):
-                md5 = hashlib.md5((ROOT / dep["path"]).read_bytes()).hexdigest()
+                md5 = dvc_md5(ROOT / dep["path"])
                 assert md5 == dep["md5"], f"{dep['path']} changed since {name} ran: dvc repro"
         for section, values in stage["params"]["params.yaml"].items():
             found = params
