@@ -58,7 +58,7 @@ def test_what_a_process_says_when_it_fails_is_all_that_is_said(small_steps):
 def test_one_process_for_each_gpu_that_there_is(small_steps):
     small_steps.set(compute__processes=2, compute__strategy="fsdp")
     done = small_steps.run(*small_steps.command_of("train"), ok=False)
-    assert "train: compute.strategy fsdp needs GPUs: use ddp" in done.stderr
+    assert "train: compute.strategy fsdp needs GPUs: set it to ddp" in done.stderr
 
 
 def test_hash_seed_locale_and_time_zone_change_nothing(reproduced):
