@@ -41,8 +41,8 @@ def main():
         else:
             print(publish(publication, public="public" in options))
 
-options, sys.argv[1:] = sys.argv[1:], []
-run_stage("publish", main)
+options = sys.argv[1:]
+run_stage("publish", main, [])
 """
 
 
