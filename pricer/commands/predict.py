@@ -33,7 +33,7 @@ def predict(
     interval: Annotated[int, typer.Option(min=1, max=99, help="percent")] = 80,
     point: Annotated[
         Point | None,
-        typer.Option(help="the estimate; predict.point in params.yaml if not given"),
+        typer.Option(help="the estimate; that of the last run if not given"),
     ] = None,
     distribution: Annotated[bool, typer.Option(help="every price's probability too")] = False,
     resume: Annotated[bool, typer.Option(help="go on with an interrupted --output")] = False,

@@ -8,6 +8,7 @@ import pandas as pd
 from pricer.errors import PricerError
 from pricer.files import read_parquet
 from pricer.prices.predictions import read_predictions
+from pricer.workspace import require
 
 
 def read_run(
@@ -42,8 +43,7 @@ def read_run(
 
 
 def _read(file: Path, name: str) -> pd.DataFrame:
-    if not file.exists():
-        raise PricerError(f"{file} is missing: run `make repro` or `dvc checkout` first")
+    require(file)
     return read_predictions(file, name)
 
 
