@@ -1,7 +1,7 @@
 """Commands of the tests as forks of one interpreter that has imported torch and its kin.
 
 Most of the time of a process of this project goes into imports. `fork_server` starts an interpreter
-that has the libraries loaded, and gives a folder with `python`, `pricer` and `dvc`, to be put first
+that loads the libraries once, and gives a folder with `python`, `pricer` and `dvc`, to be put first
 on PATH. What is run through these is a process of its own all the same: a fork with the arguments,
 the folder, the environment, the streams and the limit on file sizes of the command, which imports
 the project's own code anew. Signals go to the fork, its end is the command's end, and who kills the
@@ -61,7 +61,7 @@ def fork_server(environment: dict[str, str]) -> Iterator[Path]:
             (folder / command).write_text(text)
             (folder / command).chmod(0o755)
         with socket.socket(socket.AF_UNIX) as listening:
-            # whoever asks early waits until the imports are done
+            # the first one who asks waits for the imports
             listening.bind(address)
             listening.listen(64)
             server = subprocess.Popen(
@@ -80,10 +80,7 @@ def fork_server(environment: dict[str, str]) -> Iterator[Path]:
 
 def serve(listening: socket.socket) -> list[str] | None:
     """Fork for every command until stdin ends; return a command's arguments in its fork."""
-    for library in LIBRARIES:
-        importlib.import_module(library)
-    gc.collect()
-    gc.freeze()  # a collection in a fork would copy all that memory
+    loaded = False
     while True:
         ready, _, _ = select.select([listening, sys.stdin], [], [])
         with suppress(ChildProcessError):
@@ -91,6 +88,12 @@ def serve(listening: socket.socket) -> list[str] | None:
                 pass
         if listening not in ready:
             return None
+        if not loaded:
+            for library in LIBRARIES:
+                importlib.import_module(library)
+            gc.collect()
+            gc.freeze()  # a collection in a fork would copy all that memory
+            loaded = True
         client, _ = listening.accept()
         if os.fork() == 0:
             listening.close()

@@ -66,6 +66,7 @@ def test_the_difference_is_of_the_mean_absolute_errors_and_the_order_of_rows_is_
     assert run(a, b, seed=1) != found
 
 
+@pytest.mark.slow
 def test_a_known_shift_is_found_and_none_is_not():
     """Over 200 draws: a test at 5% is wrong in 5% of them, give or take its sampling error."""
     rng = np.random.default_rng(3)
