@@ -9,7 +9,7 @@ command kills the fork.
 
 What it is not: a test of how a process starts. With REAL_PYTHON=1 in its environment a command gets
 an interpreter of its own; and so it does where a variable differs that libraries read as they are
-imported (FROZEN), or where python has a flag.
+imported (FROZEN), or where python has a flag other than -u.
 """
 
 import atexit
@@ -109,7 +109,7 @@ def _watched(client: socket.socket) -> list[str]:
         asked = sent.read(int.from_bytes(size, "big"))
     if not asked or len(asked) < int.from_bytes(size, "big"):  # who asked was killed meanwhile
         os._exit(0)
-    arguments, folder, environment, limit = json.loads(asked)
+    arguments, folder, environment, limit, command = json.loads(asked)
     child = os.fork()
     if child:
         for stream in streams:
@@ -128,6 +128,7 @@ def _watched(client: socket.socket) -> list[str]:
     os.environ.update(environment)
     if _frozen(environment) != loaded:
         os.execv(sys.executable, [sys.executable, *arguments])
+    sys.executable = command  # what it starts is forked too
     return list(arguments)
 
 
@@ -159,6 +160,9 @@ def _frozen(environment: dict[str, str]) -> dict[str, str]:
 
 def run(arguments: list[str], library: list[str]) -> None:
     """Do what `python ARGUMENTS` does; `library` is where its installed packages are."""
+    if arguments[0] == "-u":
+        sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
+        arguments = arguments[1:]
     how, *rest = arguments
     added = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     first = str(Path(how).resolve().parent) if how not in ("-c", "-m") else os.getcwd()
