@@ -47,10 +47,10 @@ def file_items(
         return splits, {"origin": ORIGIN} | counts
 
     splits = {}
-    read, left_out, duplicates = 0, dict[str, Counter[str]](), 0
+    read, unusable, duplicates = 0, dict[str, Counter[str]](), 0
     for split in it.SPLITS:
         file = _split_file(path, split)
-        items, left_out[split], rows = _clean_file(file, **cleaning)
+        items, unusable[split], rows = _clean_file(file, **cleaning)
         splits[split] = it.drop_duplicates(items)
         read += rows
         duplicates += len(items) - len(splits[split])
@@ -59,10 +59,10 @@ def file_items(
         if items.empty:
             raise ItemsError(
                 f"{_split_file(path, split)}: no usable products left"
-                f"{told(left_out[split])}: look at items.min_price and items.max_price"
+                f"{told(unusable[split])}: look at items.min_price and items.max_price"
             )
-    every = sum(left_out.values(), Counter[str]())
-    counts = count_splits(splits, read, every, duplicates, shared=shared, unused=0)
+    left_out = sum(unusable.values(), Counter[str]())
+    counts = count_splits(splits, read, left_out, duplicates, shared=shared, unused=0)
     return splits, {"origin": ORIGIN} | counts
 
 

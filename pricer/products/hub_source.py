@@ -177,8 +177,8 @@ def _hub_rows(files: list[Path], dataset: str, split: str) -> Iterator[pd.DataFr
                     rows = batch.to_pandas()
                     yield _items_in_prompts(rows) if prompts else rows
                     bar.update(len(rows))
-        except pa.ArrowException as error:
-            reason = str(error).strip().splitlines()[0]
+        except (pa.ArrowException, ValueError, OSError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ItemsError(f"{dataset} {split}: {file.name} is not readable ({reason})") from None
 
 

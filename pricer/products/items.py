@@ -91,8 +91,9 @@ def parse_id(value: object) -> int | None:
         case Decimal() if value.is_finite():
             number = int(value) if value == value.to_integral_value() else None
         case Real():
-            exact = float(value).is_integer() and abs(value) < _EXACT_FLOATS
-            number = int(value) if exact else None
+            floating = float(value)
+            exact = floating.is_integer() and abs(floating) < _EXACT_FLOATS
+            number = int(floating) if exact else None
         case _:
             number = None
     return number if number is not None and -(2**63) <= number < 2**63 else None

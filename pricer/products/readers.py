@@ -287,7 +287,7 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.filename:
             raise
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ItemsError(
             f"{path}: not a readable parquet file ({reason}); is it complete?"
         ) from None
