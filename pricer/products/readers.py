@@ -4,11 +4,11 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -19,6 +19,7 @@ from pricer.errors import ItemsError, quoted
 
 Row = dict[str, Any]
 Numbered = Iterator[tuple[int, Row]]
+T = TypeVar("T")
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 BATCH = 1_000  # rows of a Parquet file in memory at once
@@ -45,7 +46,7 @@ def read_rows(path: Path) -> Numbered:
     """
     match _checked_suffix(path):
         case ".txt":
-            rows = text_rows(_lines(path))
+            rows = _txt_rows(path)
         case ".jsonl":
             rows = _jsonl_rows(path)
         case ".json":
@@ -127,25 +128,37 @@ def _checked_suffix(path: Path) -> str:
     return suffix
 
 
-def _lines(path: Path, newline: str | None = None, longest: int = LONGEST) -> Iterator[str]:
-    """Yield the lines of a text; bytes that are none are escaped first, to tell their line."""
+@contextmanager
+def _lines(
+    path: Path, newline: str | None = None, longest: int = LONGEST
+) -> Iterator[Iterator[str]]:
+    """Open a text as its lines; bytes that are none are escaped first, to tell their line."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline) as stream:
-        for number, line in enumerate(bounded_lines(stream, path, longest), start=1):
-            try:
-                line.encode()
-            except UnicodeEncodeError as error:
-                place = len(line[: error.start].encode())
-                raise ItemsError(
-                    f"{path} line {number}: not UTF-8 text (byte {place} of the line): "
-                    "save it as UTF-8"
-                ) from None
-            yield line
+        yield _decoded(bounded_lines(stream, path, longest), path)
+
+
+def _decoded(lines: Iterator[str], path: Path) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            line.encode()
+        except UnicodeEncodeError as error:
+            place = len(line[: error.start].encode())
+            raise ItemsError(
+                f"{path} line {number}: not UTF-8 text (byte {place} of the line): save it as UTF-8"
+            ) from None
+        yield line
+
+
+def _txt_rows(path: Path) -> Numbered:
+    with _lines(path) as lines:
+        yield from text_rows(lines)
 
 
 def _jsonl_rows(path: Path) -> Numbered:
-    for number, line in enumerate(_lines(path), start=1):
-        if line.strip():
-            yield number, _object(_parse_json(line, path, first_line=number), path, number)
+    with _lines(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, _object(_parse_json(line, path, first_line=number), path, number)
 
 
 def _json_rows(path: Path) -> Numbered:
@@ -154,7 +167,8 @@ def _json_rows(path: Path) -> Numbered:
             f"{path}: larger than {LARGEST_JSON >> 20} MiB, which are held in memory at once: save "
             "it as .jsonl, one product a line"
         )
-    text = "".join(_lines(path, longest=LARGEST_JSON))
+    with _lines(path, longest=LARGEST_JSON) as lines:
+        text = "".join(lines)
     rows = _parse_json(text, path, first_line=1) if text.strip() else []
     if not isinstance(rows, list):
         raise ItemsError(f"{path}: must hold a list of objects, got {quoted(rows)}")
@@ -209,9 +223,14 @@ def _too_long(where: str) -> ItemsError:
 
 
 def _csv_rows(path: Path) -> Numbered:
+    with _lines(path, newline="") as lines:
+        yield from _csv_rows_of(lines, path)
+
+
+def _csv_rows_of(lines: Iterator[str], path: Path) -> Numbered:
     csv.field_size_limit(LONGEST)
     # strict: a quote that is never closed is an error, and no field that holds the rest of the file
-    reader = csv.reader(_lines(path, newline=""), strict=True)
+    reader = csv.reader(lines, strict=True)
     rows = (
         fields for fields in reader if fields and not (len(fields) == 1 and fields[0].isspace())
     )
@@ -242,16 +261,16 @@ def _checked_header(names: list[str], path: Path) -> list[str]:
 
 
 def _parquet_rows(path: Path) -> Numbered:
-    rows = (row for batch in _parquet_batches(path, BATCH) for row in batch.to_pylist())
-    yield from enumerate(rows, start=1)
+    batches = _parquet_batches(path, BATCH, pa.RecordBatch.to_pylist)
+    yield from enumerate(chain.from_iterable(batches), start=1)
 
 
 def _parquet_tables(path: Path, size: int) -> Iterator[pd.DataFrame]:
+    # with pandas' own metadata, a column that was an index would be none; whole numbers with gaps
+    # would be floats, and large ones others
+    options = {"ignore_metadata": True, "integer_object_nulls": True}
     end = 0
-    for batch in _parquet_batches(path, size):
-        # with pandas' own metadata, a column that was an index would be none; whole numbers with
-        # gaps would be floats, and large ones others
-        table = batch.to_pandas(ignore_metadata=True, integer_object_nulls=True)
+    for table in _parquet_batches(path, size, lambda batch: batch.to_pandas(**options)):
         start, end = end, end + len(table)
         table.index = pd.RangeIndex(start + 1, end + 1)
         yield table
@@ -259,15 +278,17 @@ def _parquet_tables(path: Path, size: int) -> Iterator[pd.DataFrame]:
         raise ItemsError(f"{path}: no products in it")
 
 
-def _parquet_batches(path: Path, size: int) -> Iterator[pa.RecordBatch]:
+def _parquet_batches(path: Path, size: int, convert: Callable[[pa.RecordBatch], T]) -> Iterator[T]:
+    """Yield batches of at most `size` rows as `convert` has them, checked before that."""
     start = 0
     with _parquet(path) as file:
         _check_width(len(file.schema_arrow.names), str(path))
         for batch in file.iter_batches(size):
+            batch.validate(full=True)  # texts are not decoded before they are used
             for column in batch.columns:
                 _check_lengths(column, path, start)
             start += len(batch)
-            yield batch
+            yield convert(batch)
 
 
 def _check_lengths(column: pa.Array, path: Path, start: int) -> None:

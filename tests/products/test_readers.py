@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pricer.commands import bulk
@@ -257,6 +259,13 @@ def test_half_a_surrogate_pair_is_replaced(tmp_path, door):
     (tmp_path / "a.jsonl").write_text(row)
     (tmp_path / "a.json").write_text(f"[{row}]")
     assert door.rows(tmp_path / "a.jsonl") == door.rows(tmp_path / "a.json") == mended
+
+
+def test_a_parquet_file_with_text_that_is_none_is_told(tmp_path, door):
+    texts = pa.array([b"caf\xe9"]).cast(pa.string(), safe=False)
+    pq.write_table(pa.table({"summary": texts}), tmp_path / "a.parquet")
+    with pytest.raises(ItemsError, match="a.parquet: not a readable parquet file .*UTF8"):
+        door.rows(tmp_path / "a.parquet")
 
 
 def test_large_ids_of_a_parquet_column_with_gaps_are_not_rounded(tmp_path, door):
