@@ -1,6 +1,8 @@
-"""Errors a user can cause, and the one line that tells each."""
+"""Errors a user can cause, and the one line that tells each; a terminal can show it."""
 
 import errno
+import re
+import reprlib
 from pathlib import Path
 
 DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
@@ -11,6 +13,13 @@ DISK_FULL_WORDS = (
     "disk is full",
     "disk I/O error",
 )
+
+# what moves a cursor, turns the direction of writing, hides itself or cannot be encoded
+CONTROLS = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+LONGEST_LINE = 2_000  # characters
 
 
 class PricerError(Exception):
@@ -35,6 +44,11 @@ class HubError(PricerError):
 
 def explain(error: BaseException) -> str | None:
     """Say in one line what went wrong, or return None for what no user can cause (a bug)."""
+    reason = _reason(error)
+    return None if reason is None else one_line(reason)
+
+
+def _reason(error: BaseException) -> str | None:
     if isinstance(error, PricerError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
@@ -46,3 +60,36 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return None
+
+
+def printable(text: str) -> str:
+    r"""Return `text` with control characters, direction marks and lone surrogates as escapes.
+
+    >>> printable("red\x1b[2J\nmug")
+    'red\\x1b[2J\\x0amug'
+    """
+    return CONTROLS.sub(lambda match: _escape(ord(match[0])), text)
+
+
+def _escape(code: int) -> str:
+    return (
+        f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+    )
+
+
+def one_line(text: str) -> str:
+    """Return an error's text fit for a terminal: printable, and cut where it is endless."""
+    text = printable(text)
+    if len(text) <= LONGEST_LINE:
+        return text
+    return f"{text[: LONGEST_LINE - 200]} ... {text[-190:]}"
+
+
+def quoted(value: object, longest: int = 60) -> str:
+    """Return a value as an error line quotes it: at most `longest` characters of its repr."""
+    if isinstance(value, int) and abs(value) >= 10**longest:
+        return f"a number of more than {longest} digits"
+    short = reprlib.Repr()  # looks at a few items of a list, and at the ends of a text
+    short.maxstring = short.maxother = longest
+    text = printable(short.repr(value))
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."

@@ -41,6 +41,8 @@ def main(
     shared: Any = {"progress": True, "share": share}
 
     validation = read_parquet(prompts_dir / "validation.parquet")
+    # what an adapter was selected on, it is better at than at other products
+    validation = validation.iloc[params.train.selection_size :]
     validation = validation.head(params.predict.calibration_size)
     known = predictor.distributions(validation["prompt"].tolist(), **shared)
     test = read_parquet(prompts_dir / "test.parquet")

@@ -17,8 +17,8 @@ from tests.conftest import PIPELINE, ROOT
 
 HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes"}
 # what each package may import of the library, beside itself
-GROUND = ("errors", "files", "hub", "launch", "params", "provenance", "stage", "tables")
-GROUND += ("workspace",)
+GROUND = ("errors", "escaping", "files", "hub", "launch", "params", "provenance", "stage")
+GROUND += ("tables", "workspace")
 MAY_IMPORT = {
     "ground": {"ground"},
     "products": {"ground"},

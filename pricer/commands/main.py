@@ -12,7 +12,7 @@ from pricer.commands.predict import predict
 from pricer.commands.preset import preset
 from pricer.commands.publish import publish
 from pricer.commands.sweep import show
-from pricer.errors import explain
+from pricer.errors import explain, one_line
 from pricer.stage import load_environment
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -41,7 +41,7 @@ def main() -> None:
         line = "interrupted" if isinstance(error, typer.Abort) else explain(error)
         message = getattr(error, "format_message", None)  # a wrong option, told by Click
         if line is None and message:
-            line = message()
+            line = one_line(message())
         if line == "":  # no command: its help was the answer
             sys.exit(1)
         if line is None or os.environ.get("PRICER_DEBUG"):

@@ -23,7 +23,7 @@ from pricer.hub import (
 )
 from pricer.products import items as it
 from pricer.products.prompts import parse_prompt
-from pricer.products.splits import BATCH, Splits, count_splits
+from pricer.products.splits import BATCH, Splits, count_splits, told
 
 # how data sets on the Hub call the splits
 SPLIT_NAMES = {
@@ -77,10 +77,10 @@ def hub_items(
             max_price=max_price,
         )
         if len(items) < (sizes[split] or 1):
+            dropped += Counter({why: counted[why] for why in ("shared", "duplicates")})
             raise ItemsError(
                 f"{dataset}: {sizes[split] or 'some'} {split} products asked for, but {len(items)} "
-                f"of {counted['read']} rows are usable and distinct (left out: "
-                f"{', '.join(f'{n} {reason}' for reason, n in (dropped + counted).items())}): "
+                f"of {counted['read']} rows are usable and distinct{told(dropped)}: "
                 f"lower items.hub.{split}_size, or look at items.min_price and items.max_price"
             )
         splits[split] = items
@@ -177,8 +177,8 @@ def _hub_rows(files: list[Path], dataset: str, split: str) -> Iterator[pd.DataFr
                     rows = batch.to_pandas()
                     yield _items_in_prompts(rows) if prompts else rows
                     bar.update(len(rows))
-        except pa.ArrowException as error:
-            reason = str(error).strip().splitlines()[0]
+        except (pa.ArrowException, ValueError, OSError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ItemsError(f"{dataset} {split}: {file.name} is not readable ({reason})") from None
 
 
