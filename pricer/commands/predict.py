@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import sys
 from dataclasses import fields
 from functools import partial
@@ -139,6 +140,8 @@ def _show_file(file: Path, load: Load) -> None:
 
 
 def _show_one(description: str, load: "partial[tuple[Estimate, Row]]") -> None:
+    # the command line's bytes are UTF-8, whatever the locale says
+    description = os.fsencode(description).decode(errors="replace")
     if not clean_text(description):
         raise ItemsError("product 1: no description")
     console = Console()
