@@ -310,13 +310,15 @@ def _parsed(line: bytes) -> Row:
 
 
 def _append(stream: IO[bytes], chunks: Iterator[list[Row]], counts: Counter[str]) -> None:
-    """Write and count rows, chunk by chunk; without any, leave an empty file."""
+    """Write and count rows, chunk by chunk; an error before the first leaves an empty file."""
+    before = os.fstat(stream.fileno()).st_size
     try:
         for rows in chunks:
             _store(stream, map(_line, rows))
             counts.update(map(_outcome, rows))
     except BaseException:
-        if not counts:
+        stream.flush()  # an interruption may come before this was done
+        if not counts and os.fstat(stream.fileno()).st_size == before:
             stream.truncate(0)
         raise
 

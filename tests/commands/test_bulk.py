@@ -217,6 +217,21 @@ def test_a_run_that_was_cut_anywhere_ends_in_the_same_bytes(tmp_path, monkeypatc
         out.unlink()
 
 
+def test_an_interruption_while_the_first_rows_are_synced_loses_none(tmp_path, monkeypatch):
+    source, out = write(tmp_path / "in.jsonl"), tmp_path / "out.jsonl"
+    syncs, fsync = [], os.fsync
+
+    def interrupted(descriptor):
+        syncs.append(fsync(descriptor))
+        if len(syncs) == 2:  # the first is of the options
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predict(source, out)
+    assert len(partial_file(out).read_text().splitlines()) == 5
+
+
 def price_a_chunk_and_die(source, out):
     calls = []
 
