@@ -13,6 +13,8 @@ DISK_FULL_WORDS = (
     "disk is full",
     "disk I/O error",
 )
+# torch has no one type for a GPU's and the machine's memory
+MEMORY_FULL_WORDS = ("can't allocate memory", "out of memory")
 
 # what moves a cursor, turns the direction of writing, hides itself or cannot be encoded
 CONTROLS = re.compile(
@@ -57,6 +59,8 @@ def _reason(error: BaseException) -> str | None:
     if full or any(words in str(error) for words in DISK_FULL_WORDS):
         where = getattr(error, "filename", None) or Path.cwd()
         return f"no disk space left for {where}: free some space, then run the same command again"
+    if isinstance(error, MemoryError) or any(words in str(error) for words in MEMORY_FULL_WORDS):
+        return "not enough memory: close other programs, or take a machine or GPU with more"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return None

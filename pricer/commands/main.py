@@ -1,5 +1,6 @@
 """The `pricer` command: which subcommands there are, and how each ends."""
 
+import io
 import os
 import sys
 
@@ -32,6 +33,7 @@ app.add_typer(sweep, name="sweep", help="Experiments side by side.")
 
 def main() -> None:
     """Run the command; an error a user can cause ends in one line, exit code 1."""
+    _prepare_streams()
     try:
         load_environment()
         app(standalone_mode=False)
@@ -48,3 +50,11 @@ def main() -> None:
             raise
         print(f"pricer: {line}", file=sys.stderr)
         sys.exit(1)
+
+
+def _prepare_streams() -> None:
+    """Make stderr exist, where libraries write too, and stdout take all text."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

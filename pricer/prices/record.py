@@ -1,11 +1,12 @@
 """The serving record: all that pricing another product needs, as the predict stage left it."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pricer.errors import PricerError
 from pricer.files import write_json
@@ -65,6 +66,18 @@ class ServingRecord(BaseModel):
     base_model_sha256: Digest | None = None
     adapter_sha256: Digest | None = None
 
+    @model_validator(mode="after")
+    def _offsets_are_of_prices(self) -> "ServingRecord":
+        most = math.log1p(self.max_price + 1)  # no two prices are further apart, rounding included
+        offsets = self.calibration.offsets if self.calibration else {}
+        for level, offset in offsets.items():
+            if abs(offset) > most:
+                raise ValueError(
+                    f"calibration.offsets.{level} must be {-most:.1f} to {most:.1f} "
+                    f"for prices up to ${self.max_price}, got {offset:g}"
+                )
+        return self
+
 
 def read_record(file: Path) -> ServingRecord:
     """Read a serving record.
@@ -74,18 +87,20 @@ def read_record(file: Path) -> ServingRecord:
     """
     try:
         return ServingRecord.model_validate(json.loads(file.read_text(encoding="utf-8")))
-    except ValueError as error:  # of JSON, of the encoding, of pydantic
+    except (ValueError, RecursionError) as error:  # of JSON, of the encoding, of pydantic
         raise PricerError(
             f"{file} is no serving record ({_reason(error)}): "
             "`dvc checkout` or `dvc repro predict` brings it back"
         ) from None
 
 
-def _reason(error: ValueError) -> str:
+def _reason(error: ValueError | RecursionError) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deep"
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return ": ".join(part for part in (".".join(map(str, first["loc"])), first["msg"]) if part)
 
 
 def write_record(file: Path, record: ServingRecord) -> None:

@@ -150,6 +150,11 @@ def test_where_a_base_model_lies_and_came_from_changes_nothing(base, base_model_
             b'{"calibration": {"method": "", "n": 9, "offsets": {"80": Infinity}}}',
             "calibration.offsets.80: Input should be a finite number",
         ),
+        (
+            b'{"calibration": {"method": "", "n": 9, "offsets": {"80": 6.95}}}',
+            "calibration.offsets.80 must be -6.9 to 6.9 for prices up to $999, got 6.95",
+        ),
+        (b"[" * 100_000, "nested too deep"),
         (b'{"base_model_sha256": "short"}', "base_model_sha256: String should match"),
     ],
 )
