@@ -382,7 +382,7 @@ def test_models_without_safetensors_or_with_code_of_their_own_are_refused(desk, 
         "model.safetensors": weights,
     }
     desk.hub.add("model", "shop/tiny", files | evil)
-    assert "a model of type evil needs code from its repository" in desk.model(ok=False)
+    assert "a model of type 'evil' needs code from its repository" in desk.model(ok=False)
     assert not desk.hub.asked("modeling_evil.py|GET /storage")
 
 

@@ -247,5 +247,5 @@ def test_a_model_that_nothing_is_known_of_is_told(tmp_path):
     with pytest.raises(BaseModelError, match="no configuration of some/model on this machine"):
         find_config(hub("some/model"), NOWHERE)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(BaseModelError, match="no readable configuration"):
+    with pytest.raises(BaseModelError, match="config.json: not valid JSON"):
         find_config(from_path(tmp_path), NOWHERE)
