@@ -500,3 +500,88 @@ def test_a_token_in_a_dotenv_file_is_used_and_the_environment_wins(desk):
     desk.token = "hf_unknown"
     shutil.rmtree(desk.home)
     assert "does not know the token" in desk.model(ok=False)
+
+
+LOCAL = """
+import json, os, shutil
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import huggingface_hub
+import pandas as pd
+import torch
+
+from pricer.errors import BaseModelError
+from pricer.model.adapters import CONFIG, WEIGHTS, save_adapter
+from pricer.model.base import load_base_model, load_tokenizer
+from pricer.params import Lora, Train, read_params
+from pricer.prices.predictor import Predictor
+from pricer.prices.record import QUANTIZATION, ServingRecord
+from pricer.products.prompts import build_prompts
+from pricer.training.run import Run, fit
+from pricer.training.trackers import Logged
+
+# of the tests' own environment
+huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = False
+os.environ.pop("CI", None)
+
+@contextmanager
+def without(file):
+    kept = file.read_bytes()
+    file.unlink()
+    yield
+    file.write_bytes(kept)
+
+def refused(call):
+    try:
+        call()
+    except BaseModelError as error:
+        assert chr(10) not in str(error)
+    else:
+        raise AssertionError("loaded")
+
+base, adapter, params = Path("data/base_model"), Path("data/adapter"), read_params()
+whole = QUANTIZATION.model_copy(update={"load_in_4bit": False})
+settings = ServingRecord(quantization=whole, dtype="float32", cutoff=40)
+load = partial(load_base_model, base, device=torch.device("cpu"), dtype=torch.float32,
+    quantization=whole)
+
+for name in ("config.json", "model.safetensors"):
+    with without(base / name):
+        refused(load)
+with without(base / "tokenizer.json"):
+    refused(lambda: load_tokenizer(base))
+(base / CONFIG).write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "a/b"}))
+refused(load)  # an adapter without weights beside the base model
+(base / CONFIG).unlink()
+
+tokenizer = load_tokenizer(base)
+products = pd.DataFrame([{"id": n, "title": f"Mug {n}", "category": "Mugs", "price": 5.0 + n,
+    "summary": f"Title: Mug {n}"} for n in range(8)])
+prompts = build_prompts(tokenizer, products, cutoff=40, rounded=True)
+few = {"per_device_train_batch_size": 4, "num_train_epochs": 1.0, "logging_steps": 1,
+    "eval_steps": 2, "save_steps": 1, "save_strategy": "steps", "validation_size": 4}
+run = Run(Lora(**params.lora.model_dump() | {"r": 2}), Train(**params.train.model_dump() | few),
+    torch.float32, tokenizer, prompts, prompts, Path("checkpoints"))
+trainer, _, _ = fit(load, run, Logged(Path("curves"), names=[], folder=Path("trackers"),
+    run_name="a", tags=[], params={}))
+adapter.mkdir()
+save_adapter(trainer.model, adapter, base_model="shop/tiny")
+estimate, = Predictor(base, adapter, settings=settings).predict(["Title: Mug 3"])
+assert 0 <= estimate.estimate_usd <= 999
+for name in (CONFIG, WEIGHTS):
+    with without(adapter / name):
+        refused(lambda: Predictor(base, adapter, settings=settings))
+"""
+
+
+def test_local_folders_never_reach_the_hub(desk, base_model_dir):
+    """Whole or with files missing, trained on and predicted with: nobody is asked for anything."""
+    shutil.copytree(base_model_dir, desk.folder / "data/base_model")
+    desk.hub.add("model", "data/adapter", {"adapter_model.safetensors": b"others"})
+    desk.token = TOKEN
+    (desk.folder / "local.py").write_text(LOCAL)
+    code, _, said = desk.start("local")
+    assert code == 0, said
+    assert not [line for line, _ in desk.hub.requests]
