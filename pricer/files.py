@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -72,8 +73,11 @@ def read_json(path: Path) -> Any:
     Raises:
         ValueError: it is no JSON, endless, or nested beyond measure; the text says what.
     """
-    if (size := path.stat().st_size) > LARGEST_JSON:
-        raise ValueError(f"{size:,} bytes, at most {LARGEST_JSON:,} are read")
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for
+        raise ValueError("no regular file")
+    if about.st_size > LARGEST_JSON:
+        raise ValueError(f"{about.st_size:,} bytes, at most {LARGEST_JSON:,} are read")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:

@@ -121,7 +121,7 @@ def desk(served: tuple, tmp_path: Path, base_model_dir: Path) -> Desk:
     shutil.rmtree(home, ignore_errors=True)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     hub.add("dataset", "shop/mugs", data_set(tmp_path))
-    card = b"---\nlicense: apache-2.0\nlibrary_name: transformers\n---\n# Tiny\n"
+    card = b"---\nlicense: apache-2.0\nlicense_link: null\nlicense_name: [7]\n---\n# Tiny\n"
     hub.add("model", "shop/tiny", folder_files(base_model_dir) | {"README.md": card})
     hub.tokens[TOKEN] = set()
     desk = Desk(tmp_path, hub, home, commands)
@@ -263,6 +263,27 @@ def test_a_data_set_without_parquet_files_or_columns(desk):
     cups = pd.DataFrame({"text": ["a cup"]})
     desk.hub.add("dataset", "shop/mugs", data_set(desk.folder, test=cups))
     assert "shop/mugs test: has columns text: items need title" in desk.items(ok=False)
+
+
+def test_what_repositories_say_of_other_places_is_refused(desk, base_model_dir):
+    """No address is asked and no file is read, made or removed there."""
+    card = CARD.replace("data/val-*", f"{desk.hub.url}/leak.parquet")
+    desk.hub.repos["dataset", "shop/mugs"].commit({"README.md": card.encode()})
+    assert "data_files in its card: 'http://127.0.0.1" in desk.items(ok=False)
+    assert not desk.hub.asked("leak")
+    for name in ("../../../evil.parquet", f"{desk.folder}/evil.parquet"):
+        desk.hub.add("dataset", "shop/mugs", data_set(desk.folder) | {name: b"PAR1"})
+        assert "is no name of a file in a repository" in desk.items(ok=False)
+    assert not list(desk.folder.rglob("evil*")) and not list(desk.home.rglob("evil*"))
+
+    mine = desk.folder / ("0" * 64)
+    mine.write_bytes(b"mine")
+    files = folder_files(base_model_dir)
+    del files["model.safetensors"]
+    index = json.dumps({"weight_map": {"a": str(mine)}}).encode()
+    desk.hub.add("model", "shop/tiny", files | {"model.safetensors.index.json": index})
+    assert "is no name of a file in a repository" in desk.model(ok=False)
+    assert mine.read_bytes() == b"mine"
 
 
 def test_a_connection_that_breaks_is_taken_up_where_it_broke(desk):
@@ -457,9 +478,10 @@ def test_no_network_and_no_proxy(desk):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers there
         nowhere = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        line = desk.items(ok=False, HF_ENDPOINT=nowhere)
-        assert f"cannot reach {nowhere} (ConnectError): check the network" in line
         proxy = nowhere.replace("//", "//user:pass-word@")
+        line = desk.items(ok=False, HF_ENDPOINT=proxy)
+        assert f"cannot reach {nowhere} (ConnectError): check the network" in line
+        assert "pass-word" not in line
         line = desk.items(ok=False, HF_ENDPOINT="https://hub.invalid", HTTPS_PROXY=proxy)
         assert "cannot reach https://hub.invalid" in line and "HTTPS_PROXY" in line
         assert "pass-word" not in line
