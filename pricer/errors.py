@@ -22,6 +22,8 @@ CONTROLS = re.compile(
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 LONGEST_LINE = 2_000  # characters
+# https://USER:PASSWORD@host, as in HF_ENDPOINT, a proxy or a package index
+_USER_INFO = re.compile(r"(?<=://)[^\s/]*@")
 
 
 class PricerError(Exception):
@@ -81,9 +83,18 @@ def _escape(code: int) -> str:
     )
 
 
+def without_passwords(text: str) -> str:
+    """Return `text` with the user and the password left out of every address in it.
+
+    >>> without_passwords("cannot reach https://me:secret@hub.example/a")
+    'cannot reach https://hub.example/a'
+    """
+    return _USER_INFO.sub("", text)
+
+
 def one_line(text: str) -> str:
-    """Return an error's text fit for a terminal: printable, and cut where it is endless."""
-    text = printable(text)
+    """Return an error's text fit for a terminal: printable, no password, cut where endless."""
+    text = printable(without_passwords(text))
     if len(text) <= LONGEST_LINE:
         return text
     return f"{text[: LONGEST_LINE - 200]} ... {text[-190:]}"

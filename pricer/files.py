@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+LARGEST_JSON = 2**26  # bytes: twice the tokenizer with the largest vocabulary
 
 
 def _partial(path: Path) -> Path:
@@ -62,6 +65,23 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_rounded(item) for item in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def read_json(path: Path) -> Any:
+    """Read a small JSON file that may be damaged, or not ours.
+
+    Raises:
+        ValueError: it is no JSON, endless, or nested beyond measure; the text says what.
+    """
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for
+        raise ValueError("no regular file")
+    if about.st_size > LARGEST_JSON:
+        raise ValueError(f"{about.st_size:,} bytes, at most {LARGEST_JSON:,} are read")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def write_parquet(path: Path, table: pd.DataFrame) -> None:

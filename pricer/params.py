@@ -753,3 +753,11 @@ def _known_keys(location: tuple[str | int, ...]) -> list[str]:
     for part in location:
         section = section.model_fields[part].annotation
     return list(section.model_fields)
+
+
+def first_problem(error: ValueError) -> str:
+    """Say what is wrong first with something that was read, and where in it."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")

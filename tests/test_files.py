@@ -1,7 +1,16 @@
+import os
+
 import pandas as pd
 import pytest
 
-from pricer.files import read_parquet, read_parquet_parts, write_parquet, write_parquet_parts
+from pricer.files import (
+    LARGEST_JSON,
+    read_json,
+    read_parquet,
+    read_parquet_parts,
+    write_parquet,
+    write_parquet_parts,
+)
 
 TABLE = pd.DataFrame({"id": range(10), "text": [f"text {n}" for n in range(10)], "price": 0.5})
 
@@ -30,3 +39,28 @@ def test_a_part_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError, match="no more"):
         write_parquet_parts(tmp_path / "parts.parquet", parts())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "Expecting value"),
+        (b"\xff", "can't decode"),
+        (b"[" * 100_000, "nested too deep"),
+        (b"7" * 5000, "integer string"),
+    ],
+)
+def test_damaged_json_says_what_is_wrong(tmp_path, content, says):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=says):
+        read_json(tmp_path / "a.json")
+
+
+def test_json_that_does_not_end_is_not_read(tmp_path):
+    (tmp_path / "a.json").touch()
+    os.truncate(tmp_path / "a.json", LARGEST_JSON + 1)
+    with pytest.raises(ValueError, match="67,108,865 bytes, at most 67,108,864 are read"):
+        read_json(tmp_path / "a.json")
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(ValueError, match="no regular file"):
+        read_json(tmp_path / "pipe.json")

@@ -53,8 +53,8 @@ def adapted_model(config: dict[str, Any], lora: Lora) -> PeftModel:
         parsed = AutoConfig.for_model(values.pop("model_type"), **values)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(parsed)
-    except (KeyError, ValueError) as error:
-        line = str(error).strip().splitlines()[0]
+    except Exception as error:  # whatever a strange configuration leads the library to
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BaseModelError(f"not a configuration of a causal language model: {line}") from None
     return get_peft_model(model, lora_config(model, lora), low_cpu_mem_usage=True)
 

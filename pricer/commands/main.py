@@ -14,7 +14,7 @@ from pricer.commands.preset import preset
 from pricer.commands.publish import publish
 from pricer.commands.sweep import show
 from pricer.errors import explain, one_line
-from pricer.stage import load_environment
+from pricer.stage import load_environment, show_traceback
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 sweep = typer.Typer(no_args_is_help=True)
@@ -47,8 +47,9 @@ def main() -> None:
         if line == "":  # no command: its help was the answer
             sys.exit(1)
         if line is None or os.environ.get("PRICER_DEBUG"):
-            raise
-        print(f"pricer: {line}", file=sys.stderr)
+            show_traceback(error)
+        else:
+            print(f"pricer: {line}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -1,6 +1,5 @@
 """What a run is on the Hugging Face Hub: its prompts as a data set, its adapter as a model."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +7,10 @@ from typing import Any, Literal
 
 from huggingface_hub import HfApi, constants, get_token
 
-from pricer.errors import HubError
-from pricer.files import read_parquet, write_parquet
-from pricer.hub import TOKENS, ask
+from pricer.errors import HubError, PricerError, without_passwords
+from pricer.escaping import markdown
+from pricer.files import read_json, read_parquet, write_parquet
+from pricer.hub import TOKENS, ask, read_origin
 from pricer.provenance import file_sha256
 from pricer.tables import table
 
@@ -70,7 +70,7 @@ def prompts_publication(
     prompts_dir: Path,
     items_metrics: Path,
     prompts_metrics: Path,
-    origin_file: Path,
+    base_model_dir: Path,
     params: dict[str, Any],
     tag: str,
 ) -> Publication:
@@ -100,7 +100,7 @@ def prompts_publication(
         table(["split", "examples"], counts),
         "",
         f"- Products: {_read_json(items_metrics)['origin']}",
-        f"- Tokenizer: that of {_read_json(origin_file)['base_model']}",
+        f"- Tokenizer: that of {markdown(read_origin(base_model_dir).base_model)}",
         f"- Cutoff: {params['prompts.cutoff']} tokens of a description; "
         f"{tokens['truncated']:,} of {tokens['n']:,} descriptions are longer",
         f"- The longest example has {tokens['example_tokens_max']} tokens, "
@@ -181,8 +181,15 @@ def publish(publication: Publication, *, public: bool) -> str:
         api.create_tag(repo, tag=publication.tag, revision=done.oid, repo_type=kind, exist_ok=True)
         return str(url)
 
-    return ask(send, repo, kind, named="--prompts" if kind == "dataset" else "--adapter")
+    return without_passwords(
+        ask(send, repo, kind, named="--prompts" if kind == "dataset" else "--adapter")
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return dict(read_json(path))
+    except (TypeError, ValueError) as error:
+        raise PricerError(
+            f"{path} is damaged ({error}): `git checkout {path}` or `dvc repro` brings it back"
+        ) from None

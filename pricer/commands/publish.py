@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pricer.errors import PricerError
+from pricer.errors import PricerError, quoted
 from pricer.workspace import Workspace
 
 
@@ -28,7 +28,7 @@ def publish(
 
     for repo in filter(None, (adapter, prompts)):
         if not re.fullmatch(REPOSITORY, repo):
-            raise PricerError(f"{repo} is no name of a repository, must be OWNER/NAME")
+            raise PricerError(f"{quoted(repo)} is no name of a repository, must be OWNER/NAME")
     params = flat_params(dict(read_params()))
     # a card must not tell the scores or the data of another run
     if stale := stages_to_run("evaluate" if adapter else "prompts"):
@@ -47,7 +47,7 @@ def publish(
                     prompts_dir=left.prompts,
                     items_metrics=left.metrics / "items.json",
                     prompts_metrics=left.metrics / "prompts.json",
-                    origin_file=left.base_model / "origin.json",
+                    base_model_dir=left.base_model,
                     params=params,
                     tag=tag,
                 )

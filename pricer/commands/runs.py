@@ -70,7 +70,7 @@ def read_revision(path: Path, revision: str) -> io.BytesIO:
     # DVC takes a second to import: only who asks for an earlier run waits for it
     import dvc.api
     from dvc.exceptions import DvcException
-    from dvc.scm import RevError
+    from dvc.scm import RevError, SCMError
 
     try:
         content = dvc.api.read(str(path), rev=revision, mode="rb")
@@ -78,6 +78,11 @@ def read_revision(path: Path, revision: str) -> io.BytesIO:
         raise PricerError(
             f"{revision!r} is no predictor, git revision or experiment: "
             "`git log --oneline` and `dvc exp list` show what there is"
+        ) from None
+    except SCMError:
+        raise PricerError(
+            f"{revision!r} is no predictor here, and revisions and experiments are known in a git "
+            f"repository alone, in which {Path.cwd()} is not"
         ) from None
     except (DvcException, FileNotFoundError):
         raise PricerError(

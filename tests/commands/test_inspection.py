@@ -102,6 +102,17 @@ def test_weights_that_are_there_are_measured(base_model_dir, tmp_path, dtype, wi
         inspection_text(params, tmp_path / "none", measure=True)
 
 
-def test_a_configuration_of_nothing_known_is_told():
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"model_type": "nonsense"},
+        {"model_type": ["llama"]},
+        {"model_type": "llama", "hidden_size": "wide"},
+        {"model_type": "llama", "rope_parameters": 7},
+        {"model_type": "llama", "pad_token_id": 10**9},
+    ],
+)
+def test_a_configuration_of_nothing_known_is_told(config):
     with pytest.raises(BaseModelError, match="not a configuration of a causal language model"):
-        adapted_model({"model_type": "nonsense"}, PARAMS.lora)
+        adapted_model(config, PARAMS.lora)

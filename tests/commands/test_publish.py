@@ -12,8 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pricer.errors import BaseModelError
+from pricer.hub import card_data
 from pricer.params import read_params
-from pricer.training.card import adapter_card
+from pricer.training.card import adapter_card, base_model_name
 from tests.conftest import ROOT
 from tests.hub_server import Fault, Hub, hub_server
 
@@ -31,7 +33,7 @@ def main():
     metrics = Path("metrics")
     run = {"items_metrics": metrics / "items.json", "tag": "run-1"}
     prompts = prompts_publication("tests/mugs", Path("sent/prompts"), prompts_dir=Path("prompts"),
-        prompts_metrics=metrics / "prompts.json", origin_file=Path("base_model/origin.json"),
+        prompts_metrics=metrics / "prompts.json", base_model_dir=Path("base_model"),
         params=flat_params(dict(read_params())), **run)
     adapter = adapter_publication("tests/adapter", Path("sent/adapter"),
         adapter_dir=Path("adapter"), scores_file=metrics / "evaluate.json", **run)
@@ -123,6 +125,44 @@ def test_prompts_and_adapter_arrive_private_and_tagged(run, hub):
     assert list(model.tags) == ["run-1"]
 
 
+HOSTILE = "![x](http://127.0.0.1/x.png) | <script>a</script> `b`\n# heading"
+
+
+def test_text_from_outside_is_text_in_a_card(run, monkeypatch):
+    """No picture, link, heading, table or field of its own comes from the name of a model."""
+    monkeypatch.chdir(run)
+    (run / "base_model/origin.json").write_text(json.dumps({"base_model": HOSTILE}))
+    params = read_params()
+    lora = params.lora.model_copy(update={"target_modules": [HOSTILE]})
+    card = adapter_card(
+        params.model_copy(update={"lora": lora}), Path("base_model"), run / "prompts"
+    )
+    body = card.split("---", 2)[2]
+    assert not re.search(r"(?<!\\)(!\[|\]\(|<)", body) and "\n# heading" not in body
+    [row] = [line for line in card.splitlines() if "lora.target_modules" in line]
+    assert len(re.findall(r"(?<!\\)\|", row)) == 3
+
+
+@pytest.mark.parametrize("license", [None, 7, ["mit"], {"a": "b"}, "mit: b\nbase_model: evil/evil"])
+def test_whatever_a_card_says_of_its_license_an_adapter_gets_its_card(run, monkeypatch, license):
+    """One that is no text is told when the model is fetched, not after it is trained on."""
+    monkeypatch.chdir(run)
+    hub = {"repo": "a/b", "commit": "c" * 40, "license": {"license": license}}
+    origin = {"base_model": "a/b at commit c", "hub": hub}
+    (run / "base_model/origin.json").write_text(json.dumps(origin))
+    if not isinstance(license, str):
+        with pytest.raises(
+            BaseModelError, match="hub.license.license: Input should be a valid str"
+        ):
+            base_model_name(Path("base_model"))
+        return
+    (run / "adapter/README.md").write_text(
+        adapter_card(read_params(), Path("base_model"), run / "prompts")
+    )
+    facts = card_data(run / "adapter")
+    assert facts["license"] == license and facts["base_model"] == "a/b"
+
+
 def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(run, hub):
     said = send(run, hub, "dry", token=None)
     assert "model tests/adapter, private, tag run-1" in said
@@ -156,7 +196,7 @@ def test_what_the_hub_refuses_is_told(run, hub):
     ("options", "says"),
     [
         ([], "name a repository with --adapter or --prompts (OWNER/NAME)"),
-        (["--adapter", "mine"], "mine is no name of a repository, must be OWNER/NAME"),
+        (["--adapter", "mine"], "'mine' is no name of a repository, must be OWNER/NAME"),
         (["--adapter", "tests/adapter"], "is not in a DVC project: run from the root"),
     ],
 )
