@@ -7,11 +7,13 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from pricer.errors import PricerError
 
 LARGEST_JSON = 2**26  # bytes: twice the tokenizer with the largest vocabulary
 
@@ -85,14 +87,43 @@ def read_json(path: Path) -> Any:
 
 
 def write_parquet(path: Path, table: pd.DataFrame) -> None:
-    """Write `table` without its index; the same table gives the same bytes."""
+    """Write `table` without its index, a checksum in each page; the same table, the same bytes."""
     with writing(path) as partial:
-        table.to_parquet(partial, index=False)
+        table.to_parquet(partial, index=False, write_page_checksum=True)
 
 
-def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Read a Parquet file that a stage wrote."""
-    return pd.read_parquet(path, columns=columns)
+def read_parquet(
+    source: Path | BinaryIO, columns: list[str] | None = None, *, name: object = None
+) -> pd.DataFrame:
+    """Read a Parquet file that a stage wrote; its pages must be as they were written.
+
+    Args:
+        source: the file, or its content.
+        columns: those to read, all if not given.
+        name: what an error calls it, if not by its path.
+
+    Raises:
+        PricerError: it is no Parquet file, is damaged, or lacks a column.
+    """
+    with parquet_errors(name or source):
+        read = pq.read_table(source, columns=columns, page_checksum_verification=True)
+        # what pandas noted of its own types is in no checksum, and not needed
+        return read.to_pandas(ignore_metadata=True)
+
+
+@contextmanager
+def parquet_errors(name: object) -> Iterator[None]:
+    """Turn what Arrow says of a damaged file into one line."""
+    try:
+        yield
+    except (ValueError, OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno:  # the system's: missing, no disk space
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise PricerError(
+            f"{name}: not a readable Parquet file, or damaged ({reason}): "
+            "what a stage wrote, `dvc checkout` or `dvc repro` brings back"
+        ) from None
 
 
 def write_parquet_parts(path: Path, parts: Iterable[pd.DataFrame]) -> None:
@@ -105,12 +136,21 @@ def write_parquet_parts(path: Path, parts: Iterable[pd.DataFrame]) -> None:
         for part in parts:
             rows = pa.Table.from_pandas(part, preserve_index=False)
             if writer is None:
-                writer = open_files.enter_context(pq.ParquetWriter(partial, rows.schema))
+                writer = open_files.enter_context(
+                    pq.ParquetWriter(partial, rows.schema, write_page_checksum=True)
+                )
             writer.write_table(rows)
 
 
 def read_parquet_parts(path: Path, columns: list[str], *, rows: int) -> Iterator[pd.DataFrame]:
-    """Yield a Parquet file that a stage wrote as tables of at most so many rows."""
-    with pq.ParquetFile(path) as file:
+    """Yield a Parquet file that a stage wrote as tables of at most so many rows.
+
+    Raises:
+        PricerError: see `read_parquet`.
+    """
+    with (
+        parquet_errors(path),
+        pq.ParquetFile(path, page_checksum_verification=True) as file,
+    ):
         for batch in file.iter_batches(batch_size=rows, columns=columns):
-            yield batch.to_pandas()
+            yield batch.to_pandas(ignore_metadata=True)
