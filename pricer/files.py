@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import stat
+from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -105,17 +106,20 @@ def read_parquet(
     Raises:
         PricerError: it is no Parquet file, is damaged, or lacks a column.
     """
-    with parquet_errors(name or source):
-        read = pq.read_table(source, columns=columns, page_checksum_verification=True)
-        # what pandas noted of its own types is in no checksum, and not needed
-        return read.to_pandas(ignore_metadata=True)
+    with _open_parquet(source, columns or [], name or source) as file:
+        table: pd.DataFrame = file.read(columns).to_pandas(ignore_metadata=True)
+        return table
 
 
 @contextmanager
-def parquet_errors(name: object) -> Iterator[None]:
-    """Turn what Arrow says of a damaged file into one line."""
+def _open_parquet(
+    source: Path | BinaryIO, columns: list[str], name: object
+) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file that has some columns; what is wrong with it becomes one line."""
     try:
-        yield
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
+            _check_schema(file, columns)
+            yield file
     except (ValueError, OSError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno:  # the system's: missing, no disk space
             raise
@@ -124,6 +128,20 @@ def parquet_errors(name: object) -> Iterator[None]:
             f"{name}: not a readable Parquet file, or damaged ({reason}): "
             "what a stage wrote, `dvc checkout` or `dvc repro` brings back"
         ) from None
+
+
+def _check_schema(file: pq.ParquetFile, columns: list[str]) -> None:
+    """Compare a file's columns with those needed, and with what Arrow noted of them.
+
+    No checksum covers the names and types at a file's end, but they stand there twice.
+    """
+    if missing := [column for column in columns if column not in file.schema_arrow.names]:
+        raise ValueError(f"no column {', '.join(missing)}")
+    noted = (file.metadata.metadata or {}).get(b"ARROW:schema")
+    if noted and not pa.ipc.read_schema(pa.BufferReader(b64decode(noted))).equals(
+        file.schema_arrow
+    ):
+        raise ValueError("its columns are not those that were written")
 
 
 def write_parquet_parts(path: Path, parts: Iterable[pd.DataFrame]) -> None:
@@ -148,9 +166,6 @@ def read_parquet_parts(path: Path, columns: list[str], *, rows: int) -> Iterator
     Raises:
         PricerError: see `read_parquet`.
     """
-    with (
-        parquet_errors(path),
-        pq.ParquetFile(path, page_checksum_verification=True) as file,
-    ):
+    with _open_parquet(path, columns, path) as file:
         for batch in file.iter_batches(batch_size=rows, columns=columns):
             yield batch.to_pandas(ignore_metadata=True)

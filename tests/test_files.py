@@ -36,7 +36,7 @@ def test_a_changed_byte_is_no_other_table(tmp_path):
     file = tmp_path / "table.parquet"
     write_parquet(file, TABLE)
     sound = file.read_bytes()
-    for place in range(0, len(sound), 3):
+    for place in range(0, len(sound), 2):
         changed = bytearray(sound)
         changed[place] ^= 1 << place % 8
         file.write_bytes(changed)
@@ -45,8 +45,7 @@ def test_a_changed_byte_is_no_other_table(tmp_path):
         except PricerError as error:
             assert str(error).startswith(f"{file}: not a readable Parquet file, or damaged (")
             continue
-        # names of columns are in no checksum: who reads looks for those needed
-        assert read.set_axis(list(TABLE), axis=1).equals(TABLE)
+        assert read.equals(TABLE), place
 
 
 def test_a_part_that_fails_leaves_nothing(tmp_path):
