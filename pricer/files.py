@@ -4,14 +4,17 @@ import json
 import os
 import shutil
 import stat
+from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from pricer.errors import PricerError
 
 LARGEST_JSON = 2**26  # bytes: twice the tokenizer with the largest vocabulary
 
@@ -85,14 +88,60 @@ def read_json(path: Path) -> Any:
 
 
 def write_parquet(path: Path, table: pd.DataFrame) -> None:
-    """Write `table` without its index; the same table gives the same bytes."""
+    """Write `table` without its index, a checksum in each page; the same table, the same bytes."""
     with writing(path) as partial:
-        table.to_parquet(partial, index=False)
+        table.to_parquet(partial, index=False, write_page_checksum=True)
 
 
-def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Read a Parquet file that a stage wrote."""
-    return pd.read_parquet(path, columns=columns)
+def read_parquet(
+    source: Path | BinaryIO, columns: list[str] | None = None, *, name: object = None
+) -> pd.DataFrame:
+    """Read a Parquet file that a stage wrote; its pages must be as they were written.
+
+    Args:
+        source: the file, or its content.
+        columns: those to read, all if not given.
+        name: what an error calls it, if not by its path.
+
+    Raises:
+        PricerError: it is no Parquet file, is damaged, or lacks a column.
+    """
+    with _open_parquet(source, columns or [], name or source) as file:
+        table: pd.DataFrame = file.read(columns).to_pandas(ignore_metadata=True)
+        return table
+
+
+@contextmanager
+def _open_parquet(
+    source: Path | BinaryIO, columns: list[str], name: object
+) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file that has some columns; what is wrong with it becomes one line."""
+    try:
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
+            _check_schema(file, columns)
+            yield file
+    except (ValueError, OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno:  # the system's: missing, no disk space
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise PricerError(
+            f"{name}: not a readable Parquet file, or damaged ({reason}): "
+            "what a stage wrote, `dvc checkout` or `dvc repro` brings back"
+        ) from None
+
+
+def _check_schema(file: pq.ParquetFile, columns: list[str]) -> None:
+    """Compare a file's columns with those needed, and with what Arrow noted of them.
+
+    No checksum covers the names and types at a file's end, but they stand there twice.
+    """
+    if missing := [column for column in columns if column not in file.schema_arrow.names]:
+        raise ValueError(f"no column {', '.join(missing)}")
+    noted = (file.metadata.metadata or {}).get(b"ARROW:schema")
+    if noted and not pa.ipc.read_schema(pa.BufferReader(b64decode(noted))).equals(
+        file.schema_arrow
+    ):
+        raise ValueError("its columns are not those that were written")
 
 
 def write_parquet_parts(path: Path, parts: Iterable[pd.DataFrame]) -> None:
@@ -105,12 +154,18 @@ def write_parquet_parts(path: Path, parts: Iterable[pd.DataFrame]) -> None:
         for part in parts:
             rows = pa.Table.from_pandas(part, preserve_index=False)
             if writer is None:
-                writer = open_files.enter_context(pq.ParquetWriter(partial, rows.schema))
+                writer = open_files.enter_context(
+                    pq.ParquetWriter(partial, rows.schema, write_page_checksum=True)
+                )
             writer.write_table(rows)
 
 
 def read_parquet_parts(path: Path, columns: list[str], *, rows: int) -> Iterator[pd.DataFrame]:
-    """Yield a Parquet file that a stage wrote as tables of at most so many rows."""
-    with pq.ParquetFile(path) as file:
+    """Yield a Parquet file that a stage wrote as tables of at most so many rows.
+
+    Raises:
+        PricerError: see `read_parquet`.
+    """
+    with _open_parquet(path, columns, path) as file:
         for batch in file.iter_batches(batch_size=rows, columns=columns):
-            yield batch.to_pandas()
+            yield batch.to_pandas(ignore_metadata=True)

@@ -1,12 +1,12 @@
 """evaluate: scores in dollars, slices, charts with their data, one report."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pricer.files import read_parquet, write_json, writing
+from pricer.errors import PricerError
+from pricer.files import read_json, read_parquet, write_json, writing
 from pricer.judging.charts import CURVES, Drawing, draw_charts, plot_data
 from pricer.judging.evaluation import evaluate_run, scores_json
 from pricer.judging.leaderboard import leaderboard, published_scores
@@ -44,7 +44,7 @@ def main(
     drawing = Drawing(
         evaluation,
         rows,
-        {name: pd.read_csv(curves / f"{name}.tsv", sep="\t") for name in CURVES},
+        {name: _read_curve(curves / f"{name}.tsv") for name in CURVES},
     )
     write_json(metrics_dir / "evaluate.json", scores_json(evaluation))
     write_json(metrics_dir / "slices.json", flat(evaluation.slices))
@@ -72,4 +72,19 @@ def main(
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return dict(read_json(path))
+    except (TypeError, ValueError) as error:
+        raise _damaged(path, error) from None
+
+
+def _read_curve(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, sep="\t")
+        return table[["step", path.stem]].astype(float)
+    except (KeyError, ValueError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> PricerError:
+    return PricerError(f"{path} is damaged ({error}): `git checkout {path}` brings it back")

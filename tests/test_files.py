@@ -3,6 +3,7 @@ import os
 import pandas as pd
 import pytest
 
+from pricer.errors import PricerError
 from pricer.files import (
     LARGEST_JSON,
     read_json,
@@ -29,6 +30,22 @@ def test_parts_are_the_table_and_are_read_in_parts(tmp_path):
     found = list(read_parquet_parts(file, ["id", "text"], rows=3))
     assert all(len(part) <= 3 for part in found)
     pd.testing.assert_frame_equal(pd.concat(found, ignore_index=True), TABLE[["id", "text"]])
+
+
+def test_a_changed_byte_is_no_other_table(tmp_path):
+    file = tmp_path / "table.parquet"
+    write_parquet(file, TABLE)
+    sound = file.read_bytes()
+    for place in range(0, len(sound), 2):
+        changed = bytearray(sound)
+        changed[place] ^= 1 << place % 8
+        file.write_bytes(changed)
+        try:
+            read = read_parquet(file)
+        except PricerError as error:
+            assert str(error).startswith(f"{file}: not a readable Parquet file, or damaged (")
+            continue
+        assert read.equals(TABLE), place
 
 
 def test_a_part_that_fails_leaves_nothing(tmp_path):

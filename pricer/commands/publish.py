@@ -36,35 +36,13 @@ def publish(
     left = Workspace()
     tag = run_tag(left.lock)
     with tempfile.TemporaryDirectory() as temporary:
-        publications = []
+        folder, publications = Path(temporary), []
         if prompts:
-            folder = Path(temporary) / "prompts"
-            folder.mkdir()
             publications.append(
-                prompts_publication(
-                    prompts,
-                    folder,
-                    prompts_dir=left.prompts,
-                    items_metrics=left.metrics / "items.json",
-                    prompts_metrics=left.metrics / "prompts.json",
-                    base_model_dir=left.base_model,
-                    params=params,
-                    tag=tag,
-                )
+                prompts_publication(prompts, folder / "prompts", left, params=params, tag=tag)
             )
         if adapter:
-            folder = Path(temporary) / "adapter"
-            folder.mkdir()
-            publications.append(
-                adapter_publication(
-                    adapter,
-                    folder,
-                    adapter_dir=left.adapter,
-                    items_metrics=left.metrics / "items.json",
-                    scores_file=left.metrics / "evaluate.json",
-                    tag=tag,
-                )
-            )
+            publications.append(adapter_publication(adapter, folder / "adapter", left, tag=tag))
         for publication in publications:
             if dry_run:
                 print(publication.describe(public=public))

@@ -10,6 +10,8 @@ from pricer.files import read_parquet
 from pricer.prices.predictions import read_predictions
 from pricer.workspace import require
 
+ITEM_COLUMNS = ["id", "title", "category"]
+
 
 def read_run(
     name: str, *, predictions_dir: Path, items_file: Path
@@ -23,7 +25,8 @@ def read_run(
         items_file: of the test split, likewise.
 
     Returns:
-        A table with id, price, estimate_usd and, of a model, crps (USD); the items.
+        A table with id, price, estimate_usd and, of a model, crps (USD); the items with id, title
+        and category.
 
     Raises:
         PricerError: there is no such thing.
@@ -38,8 +41,9 @@ def read_run(
         table = table[["id", "price", name]].rename(columns={name: "estimate_usd"})
     else:
         table = read_tuned(predictions_dir / "tuned.parquet", name)
-        return table, pd.read_parquet(read_revision(items_file, name))
-    return table, read_parquet(items_file) if items_file.exists() else None
+        items = read_revision(items_file, name)
+        return table, read_parquet(items, ITEM_COLUMNS, name=f"{items_file} of {name}")
+    return table, read_parquet(items_file, ITEM_COLUMNS) if items_file.exists() else None
 
 
 def _read(file: Path, name: str) -> pd.DataFrame:

@@ -80,7 +80,7 @@ def compare(
     difference = differences["mae"]
     delta = paired_gaps(both["id"], differences, bootstrap)
     groups = {"price": price_bands(both["price_a"])}
-    if items is not None:
+    if items is not None and items["id"].dtype == both["id"].dtype:
         both = both.merge(items[["id", "title", "category"]], on="id", how="left")
         groups["category"] = category_groups(both["category"].fillna("unknown"))
     needed = _products_needed(difference, delta["mae"])
@@ -105,6 +105,11 @@ def compare(
 
 def _judged_by_both(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """Return the shared products in the order of their ids, columns with _a and _b."""
+    if a["id"].dtype != b["id"].dtype:
+        raise ItemsError(
+            "A and B share no product: the ids of one are numbers, of the other text, so that "
+            "they come from different items and cannot be compared"
+        )
     both = a.merge(b, on="id", suffixes=("_a", "_b")).sort_values("id", ignore_index=True)
     if both.empty:
         raise ItemsError(

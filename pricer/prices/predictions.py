@@ -1,12 +1,15 @@
 """The predictions table: made, described and read here, without torch."""
 
+import math
 import re
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import numpy as np
 import pandas as pd
 
-from pricer.errors import ItemsError, PricerError
+from pricer.errors import ItemsError, PricerError, quoted
+from pricer.files import read_parquet
 from pricer.prices.distribution import (
     ESTIMATES,
     PriceDistributions,
@@ -44,6 +47,7 @@ COLUMNS = {
     "pit": "probability integral transform",
 }
 NEEDED = ("id", "price", "estimate_usd")  # of a table that is to be judged
+NUMBERS = {int, float}  # of Python, which pandas makes of its own: no truth values
 
 _NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
 
@@ -107,20 +111,61 @@ def read_predictions(source: Path | BinaryIO, name: str) -> pd.DataFrame:
         name: what an error calls it.
 
     Raises:
-        ItemsError: it is no Parquet file, or not one of the predictions of one predictor.
+        PricerError: it is no Parquet file, or damaged.
+        ItemsError: it is not one of the predictions of one predictor, has a product twice, or
+            holds what is no number where one belongs.
     """
-    try:
-        table = pd.read_parquet(source)
-    except (ValueError, OSError) as error:  # Arrow's own errors are ValueErrors
-        reason = str(error).strip().splitlines()[0]
-        raise ItemsError(f"{name}: not a readable Parquet file ({reason})") from None
-    missing = sorted(set(NEEDED) - set(table))
+    table = read_parquet(source, name=name)
+    missing = [column for column in NEEDED if column not in table]
     if missing:
         raise ItemsError(
             f"{name}: no predictions of one predictor ({', '.join(missing)} missing, "
-            f"has {', '.join(map(str, table))})"
+            f"has {', '.join(map(str, table))[:200]})"
         )
+    if table.empty:
+        raise ItemsError(f"{name}: no product in it")
+    table = table.assign(id=_checked_ids(table["id"], name))
+    for column in COLUMNS:
+        if column in table and column not in ("id", "greedy_text"):
+            table[column] = _checked_numbers(table, column, name)
     return no_number_is_zero(table)
+
+
+def _checked_ids(ids: "pd.Series[Any]", name: str) -> "pd.Series[Any]":
+    """Return the ids as int64 or text, each there once."""
+    every = ids.tolist()
+    if {type(one) for one in every} != {str}:
+        wrong = [one for one in every if type(one) is not int or not -(2**63) <= one < 2**63]
+        if wrong:
+            raise ItemsError(
+                f"{name}: ids must be all whole numbers below 2^63, or all text, "
+                f"got {quoted(wrong[0])}"
+            )
+        ids = ids.astype("int64")
+    repeated = ids[ids.duplicated()]
+    if len(repeated):
+        raise ItemsError(
+            f"{name}: {repeated.nunique()} products stand in it more than once, "
+            f"the first is id {quoted(repeated.tolist()[0])}: keep one row of each"
+        )
+    return ids
+
+
+def _checked_numbers(table: pd.DataFrame, column: str, name: str) -> "pd.Series[float]":
+    """Return a column as finite numbers; an estimate may be missing, a price is above 0."""
+    values = table[column]
+    numbers = values.map(lambda value: float(value) if type(value) in NUMBERS else math.nan)
+    bad = ~np.isfinite(numbers) | ((column == "price") & (numbers <= 0))
+    if column in ("estimate_usd", "greedy"):
+        bad &= values.notna()
+    if bad.any():
+        product, value = (table.loc[bad, key].tolist()[0] for key in ("id", column))
+        allowed = "a price above 0" if column == "price" else "a finite number"
+        raise ItemsError(
+            f"{name}: {column} of product {quoted(product)} must be {allowed}, "
+            f"got {quoted(value)} ({int(bad.sum())} of {len(table)} are not)"
+        )
+    return numbers
 
 
 def no_number_is_zero(table: pd.DataFrame) -> pd.DataFrame:

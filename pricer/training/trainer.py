@@ -227,8 +227,11 @@ class ExactResume(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Log with each checkpoint: a mean loss that spans it would be lost with the process."""
-        control.should_log |= control.should_save
+        """Log with each checkpoint: a mean loss that spans it would be lost with the process.
+
+        With each evaluation too: it may be the last of the run.
+        """
+        control.should_log |= control.should_save or control.should_evaluate
 
 
 class Selection(TrainerCallback):

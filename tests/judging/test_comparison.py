@@ -142,3 +142,12 @@ def test_it_is_told_to_people(markdown):
     assert len(found.moved) == 10
     assert ("a \\| b c" if markdown else "a | b c") in text
     assert ("|:--" in text) == markdown
+
+
+def test_ids_of_two_kinds_share_no_product():
+    a = predictions(np.random.default_rng(0), 20)
+    with pytest.raises(ItemsError, match="A and B share no product: the ids of one are numbers"):
+        judge(a, a.assign(id=a["id"].astype(str)))
+    # items of another kind tell no category; nothing else is lost
+    items = pd.DataFrame({"id": ["0"], "title": ["mug"], "category": ["Kitchen"]})
+    assert "category" not in judge(a, a, items).slices

@@ -1,5 +1,6 @@
 """The predictions table: made, described and read in one module."""
 
+import math
 from typing import get_args
 
 import numpy as np
@@ -104,8 +105,40 @@ def test_a_table_of_three_columns_is_enough_to_be_judged(tmp_path):
     with pytest.raises(ItemsError, match=says):
         read_predictions(tmp_path / "old.parquet", "HEAD~1")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ItemsError, match="broken: not a readable Parquet file"):
+    with pytest.raises(PricerError, match="broken: not a readable Parquet file"):
         read_predictions(tmp_path / "broken.parquet", "broken")
+
+
+SOUND = {"id": [1, 2, 3], "price": [2.0, 3.0, 4.0], "estimate_usd": [3.0, None, 5.0]}
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "says"),
+    [
+        ("id", [1, 2, 2], "1 products stand in it more than once, the first is id 2"),
+        ("id", [1.0, 2.0, 3.0], "ids must be all whole numbers below 2.63, or all text, got 1.0"),
+        ("id", [1, 2, 2**63], "all whole numbers below 2.63, or all text"),
+        ("id", [b"a", b"b", b"c"], "or all text, got b'a'"),
+        ("id", [True, False, None], "or all text, got True"),
+        ("price", [2.0, math.nan, 4.0], "price of product 2 must be a price above 0, got nan"),
+        ("price", [2.0, 3.0, 0.0], "price of product 3 must be a price above 0, got 0"),
+        ("price", ["2", "3", "4"], "price of product 1 must be a price above 0, got '2'"),
+        ("estimate_usd", [3.0, math.inf, 5.0], "estimate_usd of product 2 must be a finite number"),
+        ("estimate_usd", [b"3", b"4", b"5"], "must be a finite number, got b'3' .3 of 3 are not"),
+        ("crps", [0.5, None, 0.5], "crps of product 2 must be a finite number, got nan"),
+        ("low_80", [True, False, True], "low_80 of product 1 must be a finite number, got True"),
+    ],
+)
+def test_what_is_no_number_or_no_product_is_told(tmp_path, column, values, says):
+    pd.DataFrame(SOUND | {column: values}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ItemsError, match=f"^A: .*{says}"):
+        read_predictions(tmp_path / "a.parquet", "A")
+
+
+@pytest.mark.parametrize("ids", [["a", "b", "c"], [2**53 + 1, 5, -(2**63)], ["1", "2", "3"]])
+def test_ids_are_what_the_file_says(tmp_path, ids):
+    pd.DataFrame(SOUND | {"id": ids}).to_parquet(tmp_path / "a.parquet")
+    assert read_predictions(tmp_path / "a.parquet", "A")["id"].tolist() == ids
 
 
 def test_the_page_describes_every_column():
