@@ -90,6 +90,8 @@ def pytest_configure_node(node: Any) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=3, help="training runs to kill in test_resume")
+    parser.addoption("--fuzz", type=int, default=500, help="inputs of test_fuzz")
+    parser.addoption("--fuzz-from", type=int, default=0, help="number of the first of each kind")
 
 
 @pytest.fixture(scope="session")
