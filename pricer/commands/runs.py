@@ -7,8 +7,10 @@ import pandas as pd
 
 from pricer.errors import PricerError
 from pricer.files import read_parquet
-from pricer.prices.predictions import read_predictions
+from pricer.prices.predictions import read_baselines, read_predictions
 from pricer.workspace import require
+
+TOLD = ["id", "title", "category"]  # of items, beside their predictions
 
 
 def read_run(
@@ -34,12 +36,14 @@ def read_run(
     elif name in ("workspace", "tuned", "base"):
         file = predictions_dir / f"{'tuned' if name == 'workspace' else name}.parquet"
         table = _read(file, name)
-    elif baselines.exists() and name in (table := read_parquet(baselines)):
+    elif baselines.exists() and name in (table := read_baselines(baselines, str(baselines))):
         table = table[["id", "price", name]].rename(columns={name: "estimate_usd"})
     else:
         table = read_tuned(predictions_dir / "tuned.parquet", name)
-        return table, pd.read_parquet(read_revision(items_file, name))
-    return table, read_parquet(items_file) if items_file.exists() else None
+        return table, read_parquet(
+            read_revision(items_file, name), TOLD, name=f"{items_file} of {name}"
+        )
+    return table, read_parquet(items_file, TOLD) if items_file.exists() else None
 
 
 def _read(file: Path, name: str) -> pd.DataFrame:

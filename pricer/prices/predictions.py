@@ -2,11 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import numpy as np
 import pandas as pd
 
-from pricer.errors import ItemsError, PricerError
+from pricer.errors import ItemsError, PricerError, quoted
+from pricer.files import read_parquet
 from pricer.prices.distribution import (
     ESTIMATES,
     PriceDistributions,
@@ -43,7 +45,18 @@ COLUMNS = {
     "crps": "continuous ranked probability score, USD",
     "pit": "probability integral transform",
 }
-NEEDED = ("id", "price", "estimate_usd")  # of a table that is to be judged
+NEEDED = ["id", "price", "estimate_usd"]  # of a table that is to be judged
+TEXT = ("greedy_text",)
+GAPS = ("estimate_usd", "greedy")  # where there is no number in what a model said
+
+EXACT = 2**53  # from here on, whole numbers share floats
+LARGEST = 1e100  # squares of what is larger, and their sums, leave the range of floats
+# what is in any other column may be negative: a linear model's estimates are
+BOUNDS = {
+    "price": (0, 1e9),  # USD; nothing that is sold costs more
+    "crps": (0, LARGEST),
+    **dict.fromkeys(("price_mass", "dropped_mass", "pit"), (-1e-6, 1 + 1e-6)),
+}
 
 _NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
 
@@ -107,20 +120,77 @@ def read_predictions(source: Path | BinaryIO, name: str) -> pd.DataFrame:
         name: what an error calls it.
 
     Raises:
-        ItemsError: it is no Parquet file, or not one of the predictions of one predictor.
+        ItemsError: it is no Parquet file, not one of the predictions of one predictor, or holds
+            an id or a number that cannot be.
     """
-    try:
-        table = pd.read_parquet(source)
-    except (ValueError, OSError) as error:  # Arrow's own errors are ValueErrors
-        reason = str(error).strip().splitlines()[0]
-        raise ItemsError(f"{name}: not a readable Parquet file ({reason})") from None
-    missing = sorted(set(NEEDED) - set(table))
-    if missing:
+    return no_number_is_zero(_read(source, name, NEEDED))
+
+
+def read_baselines(source: Path | BinaryIO, name: str) -> pd.DataFrame:
+    """Read the baselines' estimates: id, price, and a column (USD) for each; see `NEEDED`.
+
+    Raises:
+        ItemsError: as `read_predictions`.
+    """
+    return _read(source, name, NEEDED[:2])
+
+
+def _read(source: Path | BinaryIO, name: str, needed: list[str]) -> pd.DataFrame:
+    table = read_parquet(source, name=name)
+    missing = [column for column in needed if column not in table]
+    if missing or not table.columns.is_unique:
         raise ItemsError(
-            f"{name}: no predictions of one predictor ({', '.join(missing)} missing, "
-            f"has {', '.join(map(str, table))})"
+            f"{name}: no predictions of one predictor ({', '.join(missing) or 'no column'} "
+            f"missing, has {', '.join(map(str, table))})"
         )
-    return no_number_is_zero(table)
+    if table.empty:
+        raise ItemsError(f"{name}: no product in it")
+    _check_ids(table["id"], name)
+    for column in map(str, table):
+        ours = column in COLUMNS or "estimate_usd" not in needed
+        if ours and column not in ("id", *TEXT):
+            _check_numbers(table, column, name)
+    return table.astype({"id": "int64"})
+
+
+def _check_ids(ids: "pd.Series[Any]", name: str) -> None:
+    ids = ids.astype(object)  # as Python has numbers
+    whole = ids.map(_is_id)
+    if not whole.all():
+        raise ItemsError(
+            f"{name}: id {quoted(ids[~whole].iloc[0])} is no whole number below 2^63 that is known "
+            "exactly: write ids as 64-bit integers"
+        )
+    repeated = ids[ids.duplicated()]
+    if len(repeated):
+        raise ItemsError(
+            f"{name}: id {repeated.iloc[0]} occurs more than once ({len(repeated)} repeated): "
+            "predictions of one predictor have a row for each product"
+        )
+
+
+def _is_id(value: object) -> bool:
+    if isinstance(value, float):
+        return value.is_integer() and abs(value) < EXACT
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def _check_numbers(table: pd.DataFrame, column: str, name: str) -> None:
+    values = table[column]
+    low, high = BOUNDS.get(column, (-LARGEST, LARGEST))
+    if column in GAPS and values.isna().all():
+        return
+    if not pd.api.types.is_numeric_dtype(values) or values.dtype == bool:
+        raise ItemsError(
+            f"{name}: column {column} must hold numbers (got {quoted(values.iloc[0])})"
+        )
+    right = values.between(low, high) | (values.isna() if column in GAPS else False)
+    if not right.all():
+        row = int(np.argmin(right))
+        raise ItemsError(
+            f"{name}: {column} of product {table['id'].iloc[row]} is {values.iloc[row]}, "
+            f"must be a number from {low:g} to {high:g}"
+        )
 
 
 def no_number_is_zero(table: pd.DataFrame) -> pd.DataFrame:
