@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pricer.errors import ItemsError
 from pricer.judging.metrics import category_groups, price_bands
 from pricer.judging.paired import Bootstrap, Gap, flat, paired_gaps
-from pricer.tables import signed, table, usd
+from pricer.tables import cell, signed, table, usd
 
 Floats = NDArray[np.float64]
 
@@ -237,10 +237,11 @@ def comparison_text(comparison: Comparison, a: str, b: str, *, markdown: bool) -
         b: what B is.
         markdown: tables in Markdown, else in aligned columns.
     """
+    named = [cell(name, markdown=markdown, longest=200) for name in (a, b)]
     left_out = f"; {comparison.only_a} only in A, {comparison.only_b} only in B"
     alone = left_out if comparison.only_a or comparison.only_b else ""
     parts = [
-        f"A: {a}\nB: {b}\n{comparison.n} products judged by both{alone}",
+        f"A: {named[0]}\nB: {named[1]}\n{comparison.n} products judged by both{alone}",
         comparison.verdict,
         _metric_table(comparison, markdown=markdown),
         f"B is nearer to the price on {comparison.win_rate:.0%} of the products.",
@@ -274,7 +275,7 @@ def _metric_table(comparison: Comparison, *, markdown: bool) -> str:
 def _slice_table(kind: str, groups: dict[str, Gap], *, markdown: bool) -> str:
     rows = [
         [
-            group,
+            cell(group, markdown=markdown),
             str(gap.n),
             signed(gap.value),
             f"{signed(gap.interval.low)} to {signed(gap.interval.high)}",
@@ -287,7 +288,7 @@ def _slice_table(kind: str, groups: dict[str, Gap], *, markdown: bool) -> str:
 def _moved_table(moved: list[dict[str, Any]], *, markdown: bool) -> str:
     rows = [
         [
-            " ".join(row["title"].split())[:60] or str(row["id"]),
+            cell(row["title"], markdown=markdown) or str(row["id"]),
             usd(row["price"]),
             usd(row["a"]),
             usd(row["b"]),
