@@ -109,7 +109,8 @@ def read_parquet(
     with _parquet(source, name) as file:
         _check_columns(file, columns or [], name)
         # pandas' own notes beside the columns have no checksum, and rename what they name
-        return file.read(columns=columns).to_pandas(ignore_metadata=True)
+        table: pd.DataFrame = file.read(columns=columns).to_pandas(ignore_metadata=True)
+    return table
 
 
 @contextmanager

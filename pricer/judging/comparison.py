@@ -81,7 +81,9 @@ def compare(
     delta = paired_gaps(both["id"], differences, bootstrap)
     groups = {"price": price_bands(both["price_a"])}
     if items is not None:
-        both = both.merge(items[["id", "title", "category"]], on="id", how="left")
+        both = both.merge(
+            items[["id", "title", "category"]].drop_duplicates("id"), on="id", how="left"
+        )
         groups["category"] = category_groups(both["category"].fillna("unknown"))
     needed = _products_needed(difference, delta["mae"])
     return Comparison(
@@ -162,7 +164,7 @@ def _moved(both: pd.DataFrame, difference: Floats) -> list[dict[str, Any]]:
     return [
         {
             "id": int(both["id"].iloc[row]),
-            "title": str(both["title"].iloc[row]) if "title" in both else "",
+            "title": _title(both, row),
             "price": float(both["price_a"].iloc[row]),
             "a": float(both["estimate_usd_a"].iloc[row]),
             "b": float(both["estimate_usd_b"].iloc[row]),
@@ -171,6 +173,11 @@ def _moved(both: pd.DataFrame, difference: Floats) -> list[dict[str, Any]]:
         for row in order
         if difference[row] != 0
     ]
+
+
+def _title(both: pd.DataFrame, row: int) -> str:
+    title = both["title"].iloc[row] if "title" in both else ""
+    return title if isinstance(title, str) else ""  # a product that is not of these items has none
 
 
 def _products_needed(difference: Floats, gap: Gap) -> int | None:

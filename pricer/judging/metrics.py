@@ -352,8 +352,9 @@ def category_groups(categories: ArrayLike) -> pd.Categorical:
     counts = names.value_counts().sort_index().sort_values(ascending=False, kind="stable")
     largest = list(counts.index[:LARGEST_CATEGORIES])
     groups = list(dict.fromkeys([*largest, OTHER]))
-    return pd.Categorical(names.where(names.isin(largest), OTHER), groups).rename_categories(
-        _group_names(groups)
+    by_category = dict(zip(groups, _group_names(groups), strict=True))
+    return pd.Categorical(
+        names.where(names.isin(largest), OTHER).map(by_category), list(by_category.values())
     )
 
 
