@@ -6,7 +6,7 @@ SPREAD ?= -n 2 --dist loadfile --no-loadscope-reorder
 # the stages and DVC find the environment's own python first
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test test-fast test-llama3 bench lint format clean clean-checkpoints
+.PHONY: help repro test test-fast test-llama3 bench lint audit format clean clean-checkpoints
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -37,6 +37,12 @@ lint: .venv/ready  ## check style, types, and that docs/params.md is what the pa
 	@ruff format --check .
 	@mypy
 	@python docs/make_params.py --check
+
+# in an environment of its own: what it needs is no part of the project
+audit: .venv/ready  ## look up known vulnerabilities of the pinned packages (asks pypi.org)
+	@$(PYTHON) -m venv .venv/audit
+	@.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	@.venv/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 format: .venv/ready  ## fix style, make docs/params.md
 	@ruff check --fix .

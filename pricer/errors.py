@@ -13,6 +13,8 @@ DISK_FULL_WORDS = (
     "disk is full",
     "disk I/O error",
 )
+# torch has no one type for a GPU's and the machine's memory
+MEMORY_FULL_WORDS = ("can't allocate memory", "out of memory")
 
 # what moves a cursor, turns the direction of writing, hides itself or cannot be encoded
 CONTROLS = re.compile(
@@ -20,6 +22,8 @@ CONTROLS = re.compile(
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 LONGEST_LINE = 2_000  # characters
+# https://USER:PASSWORD@host, as in HF_ENDPOINT, a proxy or a package index
+_USER_INFO = re.compile(r"(?<=://)[^\s/]*@")
 
 
 class PricerError(Exception):
@@ -57,6 +61,8 @@ def _reason(error: BaseException) -> str | None:
     if full or any(words in str(error) for words in DISK_FULL_WORDS):
         where = getattr(error, "filename", None) or Path.cwd()
         return f"no disk space left for {where}: free some space, then run the same command again"
+    if isinstance(error, MemoryError) or any(words in str(error) for words in MEMORY_FULL_WORDS):
+        return "not enough memory: close other programs, or take a machine or GPU with more"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return None
@@ -77,9 +83,18 @@ def _escape(code: int) -> str:
     )
 
 
+def without_passwords(text: str) -> str:
+    """Return `text` with the user and the password left out of every address in it.
+
+    >>> without_passwords("cannot reach https://me:secret@hub.example/a")
+    'cannot reach https://hub.example/a'
+    """
+    return _USER_INFO.sub("", text)
+
+
 def one_line(text: str) -> str:
-    """Return an error's text fit for a terminal: printable, and cut where it is endless."""
-    text = printable(text)
+    """Return an error's text fit for a terminal: printable, no password, cut where endless."""
+    text = printable(without_passwords(text))
     if len(text) <= LONGEST_LINE:
         return text
     return f"{text[: LONGEST_LINE - 200]} ... {text[-190:]}"

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import stat
+from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pricer.errors import ItemsError
+from pricer.errors import PricerError
 
 LARGEST_JSON = 2**26  # bytes: twice the tokenizer with the largest vocabulary
 
@@ -87,60 +88,64 @@ def read_json(path: Path) -> Any:
 
 
 def write_parquet(path: Path, table: pd.DataFrame) -> None:
-    """Write `table` without its index, with checksums; the same table gives the same bytes."""
+    """Write `table` without its index, a checksum in each page; the same table, the same bytes."""
     with writing(path) as partial:
         table.to_parquet(partial, index=False, write_page_checksum=True)
 
 
 def read_parquet(
-    source: Path | BinaryIO, columns: list[str] | None = None, *, name: str = ""
+    source: Path | BinaryIO, columns: list[str] | None = None, *, name: object = None
 ) -> pd.DataFrame:
-    """Read a Parquet file that a stage wrote, or one of the same columns.
+    """Read a Parquet file that a stage wrote; its pages must be as they were written.
 
     Args:
         source: the file, or its content.
-        columns: those to read, else all.
-        name: what an error calls it, else its path.
+        columns: those to read, all if not given.
+        name: what an error calls it, if not by its path.
 
     Raises:
-        ItemsError: it is missing or damaged, or lacks a column.
+        PricerError: it is no Parquet file, is damaged, or lacks a column.
     """
-    name = name or str(source)
-    with _parquet(source, name) as file:
-        _check_columns(file, columns or [], name)
-        # pandas' own notes beside the columns have no checksum, and rename what they name
-        table: pd.DataFrame = file.read(columns=columns).to_pandas(ignore_metadata=True)
-    return table
+    with _open_parquet(source, columns or [], name or source) as file:
+        table: pd.DataFrame = file.read(columns).to_pandas(ignore_metadata=True)
+        return table
 
 
 @contextmanager
-def _parquet(source: Path | BinaryIO, name: str) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file; what Arrow and pandas say of a damaged one becomes one line.
-
-    Pages are held against their checksums. What says how they are to be read has none: a change
-    there ends in any of these errors, or in a column of another name.
-    """
+def _open_parquet(
+    source: Path | BinaryIO, columns: list[str], name: object
+) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file that has some columns; what is wrong with it becomes one line."""
     try:
         with pq.ParquetFile(source, page_checksum_verification=True) as file:
-            rows = sum(file.metadata.row_group(n).num_rows for n in range(file.num_row_groups))
-            if rows != file.metadata.num_rows:
-                raise ValueError(f"{file.metadata.num_rows} rows, but {rows} in its groups")
+            _check_schema(file, columns)
             yield file
-    except (pa.ArrowException, ValueError, LookupError, TypeError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ItemsError(
-            f"{name}: not a readable Parquet file ({reason}): "
-            "it is missing, cut short, or was changed after it was written"
+    except (ValueError, OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno:  # the system's: missing, no disk space
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise PricerError(
+            f"{name}: not a readable Parquet file, or damaged ({reason}): "
+            "what a stage wrote, `dvc checkout` or `dvc repro` brings back"
         ) from None
 
 
-def _check_columns(file: pq.ParquetFile, columns: list[str], name: str) -> None:
-    there = file.schema_arrow.names
-    missing = [column for column in columns if column not in there]
-    if missing:
-        raise ItemsError(
-            f"{name}: column {', '.join(missing)} missing (has {', '.join(there) or 'none'})"
-        )
+def _check_schema(file: pq.ParquetFile, columns: list[str]) -> None:
+    """Compare a file's columns with those needed, and with what Arrow noted of them.
+
+    No checksum covers the names and types at a file's end, but they stand there twice; so do the
+    numbers of rows.
+    """
+    rows = sum(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
+    if rows != file.metadata.num_rows:
+        raise ValueError(f"{rows} of {file.metadata.num_rows} rows")
+    if missing := [column for column in columns if column not in file.schema_arrow.names]:
+        raise ValueError(f"no column {', '.join(missing)}")
+    noted = (file.metadata.metadata or {}).get(b"ARROW:schema")
+    if noted and not pa.ipc.read_schema(pa.BufferReader(b64decode(noted))).equals(
+        file.schema_arrow
+    ):
+        raise ValueError("its columns are not those that were written")
 
 
 def write_parquet_parts(path: Path, parts: Iterable[pd.DataFrame]) -> None:
@@ -160,8 +165,11 @@ def write_parquet_parts(path: Path, parts: Iterable[pd.DataFrame]) -> None:
 
 
 def read_parquet_parts(path: Path, columns: list[str], *, rows: int) -> Iterator[pd.DataFrame]:
-    """Yield a Parquet file that a stage wrote as tables of at most so many rows."""
-    with _parquet(path, str(path)) as file:
-        _check_columns(file, columns, str(path))
+    """Yield a Parquet file that a stage wrote as tables of at most so many rows.
+
+    Raises:
+        PricerError: see `read_parquet`.
+    """
+    with _open_parquet(path, columns, path) as file:
         for batch in file.iter_batches(batch_size=rows, columns=columns):
             yield batch.to_pandas(ignore_metadata=True)

@@ -5,12 +5,11 @@ when and how bytes arrive, and what is said when they do not.
 """
 
 import errno
-import json
 import re
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import httpx2
 from huggingface_hub import (
@@ -36,8 +35,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils._http import default_client_factory, parse_ratelimit_headers
+from pydantic import BaseModel, ConfigDict, Field
 
-from pricer.errors import DISK_FULL, HubError
+from pricer.errors import DISK_FULL, BaseModelError, HubError, quoted, without_passwords
+from pricer.files import read_json
+from pricer.params import REPOSITORY, first_problem
 from pricer.provenance import file_sha256
 
 Kind = Literal["model", "dataset"]
@@ -47,6 +49,7 @@ LONGEST_WAIT_S = 90  # a longer rate limit is told, not waited for
 TIMEOUT_S = 120  # the library would wait for ever
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+LARGEST_CARD = 2**20  # bytes: YAML takes seconds for each
 # what each kind of repository is called in params.yaml
 NAMED_BY = {"model": "model.hub.id", "dataset": "items.hub.dataset"}
 REVISED_BY = {"model": "model.hub.revision", "dataset": "items.hub.revision"}
@@ -59,6 +62,36 @@ class RateLimited(Exception):
     def __init__(self, seconds: int | None) -> None:  # noqa: D107
         super().__init__(f"rate limited for {seconds} s")
         self.seconds = seconds
+
+
+class PinnedFile(BaseModel):
+    """A file on the Hub: its size in bytes and its hash."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    size: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=f"^{SHA256.pattern}$")]
+
+
+class PinnedModel(BaseModel):
+    """A base model on the Hub: enough to find these very weights again."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    repo: Annotated[str, Field(pattern=f"^{REPOSITORY}$")]
+    commit: Annotated[str, Field(pattern=f"^{COMMIT.pattern}$")]
+    license: dict[Literal["license", "license_name", "license_link"], str] = {}
+    files: dict[str, PinnedFile] = {}
+
+
+class Origin(BaseModel):
+    """Where a base model comes from, as its `origin.json` says."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    base_model: str
+    """In words."""
+    hub: PinnedModel | None = None
 
 
 def resolve(repo: str, kind: Kind, revision: str) -> str:
@@ -147,7 +180,7 @@ def checked_names(names: Iterable[object], repo: str) -> list[str]:
         parts = name.split("/") if isinstance(name, str) else [""]
         if not all(part.isprintable() and part.strip(". ") for part in parts) or "\\" in str(name):
             raise HubError(
-                f"{repo}: {str(name)[:80]!r} is no name of a file in a repository, "
+                f"{repo}: {quoted(name)} is no name of a file in a repository, "
                 "which someone may have made so on purpose: nothing of it is used"
             )
         checked.append(str(name))
@@ -158,9 +191,11 @@ def card_data(folder: Path) -> dict[str, Any]:
     """Return the metadata in the README.md of a downloaded repository, {} where there is none."""
     readme = folder / "README.md"
     try:
-        return metadata_load(readme) or {} if readme.is_file() else {}
+        small = readme.is_file() and readme.stat().st_size <= LARGEST_CARD
+        metadata = metadata_load(readme) if small else None
     except Exception:  # whatever is wrong with a README, it is not what was asked for
         return {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def checked_sha256(file: Path) -> str:
@@ -184,6 +219,24 @@ def checked_sha256(file: Path) -> str:
     return got
 
 
+def read_origin(base_model_dir: Path) -> Origin:
+    """Return where a base model comes from; of one without `origin.json`, its folder's name.
+
+    Raises:
+        BaseModelError: the file is damaged.
+    """
+    file = base_model_dir / "origin.json"
+    if not file.is_file():
+        return Origin(base_model=base_model_dir.name)
+    try:
+        return Origin.model_validate(read_json(file))
+    except ValueError as error:  # of JSON, of the encoding, of pydantic
+        raise BaseModelError(
+            f"{file} does not say where a base model comes from ({first_problem(error)}): "
+            "`dvc checkout` or `dvc repro fetch` brings it back"
+        ) from None
+
+
 def weights_folder(base_model_dir: Path) -> Path:
     """Return where a base model's weights are: its folder, or the Hub's cache for a pinned one.
 
@@ -192,22 +245,21 @@ def weights_folder(base_model_dir: Path) -> Path:
     Raises:
         HubError: it cannot be.
     """
-    origin = base_model_dir / "origin.json"
-    hub = json.loads(origin.read_text(encoding="utf-8")).get("hub") if origin.is_file() else None
+    hub = read_origin(base_model_dir).hub
     if not hub:
         return base_model_dir
-    repo, commit = hub["repo"], hub["commit"]
-    names = checked_names(hub["files"], repo)
+    repo, commit = hub.repo, hub.commit
+    names = checked_names(hub.files, repo)
     cached = [try_to_load_from_cache(repo, name, revision=commit) for name in names]
-    if all(isinstance(path, str) for path in cached):  # the Hub need not be asked
+    if names and all(isinstance(path, str) for path in cached):  # the Hub need not be asked
         folder = Path(str(cached[0])).parent
     else:
         folder = download(repo, "model", commit, names, whole=False)
-    for name, known in hub["files"].items():
+    for name, known in hub.files.items():
         size = (folder / name).stat().st_size
-        if size != known["size"]:
+        if size != known.size:
             checked_sha256(folder / name)
-            raise HubError(f"{folder / name} has {size} bytes, not {known['size']}: remove it")
+            raise HubError(f"{folder / name} has {size} bytes, not {known.size}: remove it")
     return folder
 
 
@@ -247,7 +299,7 @@ def ask(
             line = _explain(error, repo, kind, revision, named or NAMED_BY[kind])
             if line is None:
                 raise
-            raise HubError(_without_token(f"{repo}: {line}")) from error
+            raise HubError(_without_secrets(f"{repo}: {line}")) from error
 
 
 def _client() -> httpx2.Client:
@@ -354,6 +406,6 @@ def _explain_status(error: HfHubHTTPError, named: str) -> str:
     return f"the Hub answers with HTTP {status} ({said or 'no reason given'})"
 
 
-def _without_token(text: str) -> str:
+def _without_secrets(text: str) -> str:
     token = get_token()
-    return text.replace(token, "[token]") if token else text
+    return without_passwords(text.replace(token, "[token]") if token else text)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -19,18 +20,32 @@ from pydantic import (
 )
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
-from pricer.errors import ParamsError
+from pricer.errors import ParamsError, quoted
 
 # What the question, the prefix and a price take in the tersest tokenizer in use (Llama-3).
 MIN_PROMPT_OVERHEAD = 16
 # Products that an interval of 90%, the widest in the predictions, is calibrated on at least.
 MIN_CALIBRATION = 9
+# What is larger or deeper is no params file, and would keep a parser busy for minutes.
+LARGEST_FILE = 2**17  # characters
+DEEPEST = 20  # lists and groups in one another
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 # kinds of estimate, see pricer/prices/distribution.py
 Point = Literal["median", "mean", "mode", "greedy"]
-Count = Annotated[int, Field(ge=1)]
+
+
+def _at_most_a_billion(count: int) -> int:
+    if count > 10**9:
+        raise ValueError("must be at most a billion")
+    return count
+
+
+Count = Annotated[int, Field(ge=1), AfterValidator(_at_most_a_billion)]
+# products are made in memory, where a million take 2 GB
+CatalogCount = Annotated[int, Field(ge=1, le=1_000_000)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -63,15 +78,15 @@ class Section(BaseModel):
 class Catalog(Section):
     """The built-in product catalogue, for `items.source: catalog`."""
 
-    train_size: Count
+    train_size: CatalogCount
     """Products of the training split."""
-    validation_size: Count
+    validation_size: CatalogCount
     """Products of the validation split; intervals need 9 to be calibrated on."""
-    test_size: Count
+    test_size: CatalogCount
     """Products of the test split."""
     seed: Seed
     """Of the products and of the splits."""
-    noise: NonNegative
+    noise: Annotated[float, Field(ge=0, le=10)]
     """Standard deviation of log(price / noise-free price)."""
 
 
@@ -186,7 +201,7 @@ class Prompts(Section):
     """Tokens that prompt, completion and special tokens must fit: `prompts.cutoff` + 16 at
     least."""
     round_prices: bool
-    """Train on whole dollars; test prices are always exact."""
+    """Train on whole dollars, else on dollars and cents; test prices are always exact."""
 
     @field_validator("max_length")
     @classmethod
@@ -303,7 +318,7 @@ class Lora(Section):
 class Train(Section):
     """Supervised fine-tuning, in transformers' and trl's own keys."""
 
-    num_train_epochs: Positive
+    num_train_epochs: Annotated[float, Field(gt=0, le=10_000)]
     """Passes over the training products."""
     per_device_train_batch_size: Count
     """Examples that a process takes at once."""
@@ -338,7 +353,8 @@ class Train(Section):
     """Keep fewer activations and compute them again: less memory, slower."""
     validation_size: Count
     """Validation products, the first of the split, that the loss and the scores in dollars are
-    taken on."""
+    taken on. Where an adapter is selected on them (`train.select: best` or
+    `train.early_stopping_patience`), intervals are calibrated on those after them."""
     logging_steps: Count
     """Steps between two values of the training loss."""
     eval_steps: Count
@@ -364,6 +380,11 @@ class Train(Section):
     seed: Seed
     """Of the adapter's first weights, the order of examples and the dropout."""
 
+    @property
+    def selection_size(self) -> int:
+        """Validation products that the adapter is selected on; 0 where it is the last step's."""
+        return _selection_size(self.validation_size, self.select, self.early_stopping_patience)
+
     @field_validator("report_to")
     @classmethod
     def _each_once(cls, value: list[str]) -> list[str]:
@@ -386,8 +407,8 @@ class Predict(Section):
     """Probability whose last digit need not be read, for speed, see
     [predictions.md](predictions.md); 0 is exact. The column `dropped_mass` never exceeds it."""
     calibration_size: Annotated[int, Field(ge=MIN_CALIBRATION)]
-    """Validation products, the first of the split, that intervals are calibrated on; one of 90%
-    needs 9."""
+    """Validation products, the first of the split that no adapter is selected on (see
+    `train.validation_size`), that intervals are calibrated on; one of 90% needs 9."""
     max_new_tokens: Count
     """Tokens of the greedy text at most."""
 
@@ -410,7 +431,7 @@ class Baselines(Section):
 class Evaluate(Section):
     """Scores in dollars."""
 
-    bootstrap_resamples: Count
+    bootstrap_resamples: Annotated[int, Field(ge=1, le=1_000_000)]
     """Resamples behind each interval."""
     seed: Seed
     """Of the resampling."""
@@ -443,10 +464,11 @@ def params_text(path: Path) -> str:
     """Return the text of a params file.
 
     Raises:
-        ParamsError: it is not there, or no text.
+        ParamsError: it is not there, no text, or of more than LARGEST_FILE characters.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as stream:
+            text = stream.read(LARGEST_FILE + 1)
     except FileNotFoundError:
         raise ParamsError(
             f"{path} not found in {Path.cwd()}: run from the project's root, "
@@ -454,6 +476,11 @@ def params_text(path: Path) -> str:
         ) from None
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path} is not UTF-8 text (byte {error.start})") from None
+    if len(text) > LARGEST_FILE:
+        raise ParamsError(
+            f"{path} is longer than {LARGEST_FILE:,} characters: is it a params file?"
+        )
+    return text
 
 
 def load_yaml(yaml: YAML, text: str, path: Path) -> Any:
@@ -465,10 +492,16 @@ def load_yaml(yaml: YAML, text: str, path: Path) -> Any:
         path: of the file, for messages.
 
     Raises:
-        ParamsError: it is no YAML, so that nobody can tell what it says.
+        ParamsError: it is no YAML, so that nobody can tell what it says; it has aliases, tags, or
+            more than DEEPEST groups in one another, which no knob needs.
     """
     try:
+        _check_events(text, path)
         return yaml.load(text)
+    except ValueError as error:  # a number of 5,000 digits, the 31st of February
+        raise ParamsError(
+            f"{path} holds no value: {error}: mend it, or `git checkout {path}`"
+        ) from None
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
@@ -476,6 +509,23 @@ def load_yaml(yaml: YAML, text: str, path: Path) -> Any:
         raise ParamsError(
             f"{path} is not valid YAML: {problem}{where}: mend it, or `git checkout {path}`"
         ) from None
+
+
+def _check_events(text: str, path: Path) -> None:
+    """Raise ParamsError for what is small as a text and endless, or code, as a value."""
+    depth = 0
+    for event in YAML(typ="safe", pure=True).parse(text):
+        depth += isinstance(event, CollectionStartEvent)
+        depth -= isinstance(event, CollectionEndEvent)
+        if isinstance(event, AliasEvent):
+            trouble = f"has an alias (*{event.anchor}): write the value out"
+        elif getattr(event, "tag", None) is not None:
+            trouble = f"has a tag ({event.tag}): take it out"
+        elif depth > DEEPEST:
+            trouble = f"has more than {DEEPEST} lists or groups in one another"
+        else:
+            continue
+        raise ParamsError(f"{path} {trouble} (line {event.start_mark.line + 1})")
 
 
 def parse_params(text: str, path: Path) -> Params:
@@ -562,11 +612,19 @@ def _price_is_in_the_distribution(knobs: dict[str, Any]) -> str | None:
 
 def _intervals_can_be_calibrated(knobs: dict[str, Any]) -> str | None:
     key, size = _split_size(knobs, "validation")
-    if size is None or size >= MIN_CALIBRATION:
+    keys = ("validation_size", "select", "early_stopping_patience")
+    selected_on = _selection_size(*(knobs[f"train.{knob}"] for knob in keys))
+    if size is None or size - selected_on >= MIN_CALIBRATION:
         return None
+    after = (
+        f"after the {selected_on} (train.validation_size) that the adapter is selected on"
+        if selected_on
+        else "from there"
+    )
     return (
-        f"{key} must be at least {MIN_CALIBRATION}, got {size}: predict.calibration_size takes "
-        "its products from there, and an interval of 90% needs as many"
+        f"{key} must be at least {selected_on + MIN_CALIBRATION}, got {size}: "
+        f"predict.calibration_size takes its products {after}, and an interval of 90% needs "
+        f"{MIN_CALIBRATION if selected_on else 'as many'}"
     )
 
 
@@ -636,6 +694,11 @@ CHECKS: tuple[Callable[[dict[str, Any]], str | None], ...] = (
 )
 
 
+def _selection_size(size: int, select: str, patience: int | None) -> int:
+    """Return how many validation products select the adapter: calibrated on, they would flatter."""
+    return size if select == "best" or patience is not None else 0
+
+
 def _split_size(knobs: dict[str, Any], split: str) -> tuple[str, int | None]:
     """Return the knob that says how large a split is, and its value; None if the data say it."""
     source = knobs["items.source"]
@@ -682,7 +745,7 @@ def _problem(detail: Any) -> str:
             allowed = "must be a group of knobs"
         case _:
             allowed = detail["msg"].replace("Input should", "must")
-    return f"{key} {allowed}, got {detail['input']!r}"
+    return f"{key} {allowed}, got {quoted(detail['input'])}"
 
 
 def _known_keys(location: tuple[str | int, ...]) -> list[str]:
@@ -690,3 +753,11 @@ def _known_keys(location: tuple[str | int, ...]) -> list[str]:
     for part in location:
         section = section.model_fields[part].annotation
     return list(section.model_fields)
+
+
+def first_problem(error: ValueError) -> str:
+    """Say what is wrong first with something that was read, and where in it."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")

@@ -72,18 +72,17 @@ def main(
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return dict(read_json(path))
-    except (ValueError, TypeError) as error:
-        raise PricerError(
-            f"{path}: not the JSON object that a stage wrote ({error}): `dvc repro` writes it "
-            "again where it is removed"
-        ) from None
+    except (TypeError, ValueError) as error:
+        raise _damaged(path, error) from None
 
 
-def _read_curve(file: Path) -> pd.DataFrame:
+def _read_curve(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(file, sep="\t", usecols=["step", file.stem], dtype=float)
-    except (ValueError, OSError) as error:  # of pandas too
-        raise PricerError(
-            f"{file}: not a curve that training wrote ({error}): `dvc repro` writes it again "
-            "where metrics/train is removed"
-        ) from None
+        table = pd.read_csv(path, sep="\t")
+        return table[["step", path.stem]].astype(float)
+    except (KeyError, OSError, ValueError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> PricerError:
+    return PricerError(f"{path} is damaged ({error}): `git checkout {path}` brings it back")

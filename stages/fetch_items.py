@@ -16,6 +16,8 @@ def main(items_dir: Path, metrics_file: Path) -> None:
     with writing(items_dir, folder=True) as partial:
         write_items(partial, splits)
     write_json(metrics_file, record)
+    if without := record.get("without_noise_free_price"):
+        print(f"noise_free_price is left out: {without} products have none that is a price")
     print(
         f"{record['source']}: {record['read']} products read, "
         + ", ".join(f"{split} {record['splits'][split]['n']}" for split in SPLITS)

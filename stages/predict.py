@@ -41,12 +41,16 @@ def main(
     shared: Any = {"progress": True, "share": share}
 
     validation = read_parquet(prompts_dir / "validation.parquet")
+    # what an adapter was selected on, it is better at than at other products
+    validation = validation.iloc[params.train.selection_size :]
     validation = validation.head(params.predict.calibration_size)
     known = predictor.distributions(validation["prompt"].tolist(), **shared)
+    known.check_usable(validation["id"])
     test = read_parquet(prompts_dir / "test.parquet")
     started = time.perf_counter()
     found = predictor.distributions(test["prompt"].tolist(), greedy=True, **shared)
     elapsed_s = time.perf_counter() - started
+    found.check_usable(test["id"])
     if share.rank > 0:
         return
 

@@ -31,8 +31,9 @@ def main(items_dir: Path, base_model_dir: Path, prompts_dir: Path, metrics_dir: 
                 tokenizer,
                 items,
                 cutoff=params.cutoff,
+                rounded=params.round_prices,
                 # judged on exact prices, whatever it was trained on
-                rounded=params.round_prices and split != "test",
+                exact=split == "test",
             )
             counts.append(table[COUNTS])
             yield table[COLUMNS]

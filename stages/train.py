@@ -22,7 +22,7 @@ from pricer.params import Section, flat_params, read_params
 from pricer.provenance import code_files
 from pricer.training.card import adapter_card, base_model_name
 from pricer.training.checkpoints import alone, lasting_root, run_fingerprint
-from pricer.training.checks import check_optimizer, check_trackers
+from pricer.training.checks import check_calibration, check_optimizer, check_trackers
 from pricer.training.run import Run, fit, gathered_weights
 from pricer.training.trackers import Logged
 
@@ -47,6 +47,8 @@ def main(
     if launched(compute, device=device.type):
         return
     rank, _ = join(device.type)
+    validation_prompts = read_parquet(prompts_dir / "validation.parquet")
+    check_calibration(params.train, len(validation_prompts))
     sections = {name: getattr(params, name) for name in SECTIONS}
     run = Run(
         params.lora,
@@ -54,7 +56,7 @@ def main(
         dtype,
         load_tokenizer(base_model_dir),
         train_prompts=read_parquet(prompts_dir / "train.parquet"),
-        validation_prompts=read_parquet(prompts_dir / "validation.parquet"),
+        validation_prompts=validation_prompts,
         checkpoints=_checkpoints(sections, [prompts_dir, base_model_dir], device, dtype),
     )
     logged = Logged(

@@ -1,7 +1,8 @@
 """A tiny Llama with a tokenizer of its own, made on the spot and saved like any base model."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # several processes test at once, and tiny models gain nothing from a second thread
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# pydantic looks for the docstrings of the params in each module there is: now they are few
+import pricer.params  # noqa: E402, F401
 from pricer.products.catalog import generate_products  # noqa: E402
 from pricer.products.items import clean_products  # noqa: E402
 from tests.fork_server import fork_server  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
+COMMANDS = pytest.StashKey[Path]()
 # of the pipeline, as DVC names them
 PIPELINE = (
     "fetch@items",
@@ -32,8 +36,8 @@ PIPELINE = (
     "evaluate",
 )
 
-# what runs pipelines, trains or serves: not in `make test-fast`. The longest come first, so that
-# no process is left alone with one of them.
+# what runs pipelines, trains, serves or starts commands: not in `make test-fast`. The longest come
+# first, so that no process is left alone with one of them.
 SLOW = (
     "pipeline/test_experiments.py",
     "pipeline/test_failures.py",
@@ -44,20 +48,44 @@ SLOW = (
     "test_hub.py",
     "training",
     "commands/test_publish.py",
+    "commands/test_memory.py",
 )
+
+
+def place(path: Path) -> int:
+    """Return where the tests of a file stand in the order; `len(SLOW)` if they are quick."""
+    name = path.relative_to(ROOT / "tests").as_posix()
+    return next((n for n, slow in enumerate(SLOW) if name.startswith(slow)), len(SLOW))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import what is slow, and the libraries it needs, in `make test-fast`."""
+    quick = "not slow" in config.option.markexpr
+    return True if quick and place(collection_path) < len(SLOW) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow, and let it begin."""
-
-    def place(item: pytest.Item) -> int:
-        path = item.path.relative_to(ROOT / "tests").as_posix()
-        return next((n for n, name in enumerate(SLOW) if path.startswith(name)), len(SLOW))
-
-    items.sort(key=place)
+    items.sort(key=lambda item: place(item.path))
     for item in items:
-        if place(item) < len(SLOW):
+        if place(item.path) < len(SLOW) or "commands" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let all processes of a run share one fork server, which the first of them starts."""
+    if hasattr(config, "workerinput"):
+        config.stash[COMMANDS] = Path(config.workerinput["commands"])
+    else:
+        stack = ExitStack()
+        config.add_cleanup(stack.close)
+        config.stash[COMMANDS] = stack.enter_context(fork_server(dict(os.environ)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process of xdist where the commands are."""
+    node.workerinput["commands"] = str(node.config.stash[COMMANDS])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -81,10 +109,9 @@ def base_model_dir(tmp_path_factory: pytest.TempPathFactory, items: pd.DataFrame
 
 
 @pytest.fixture(scope="session")
-def commands() -> Iterator[Path]:
+def commands(pytestconfig: pytest.Config) -> Path:
     """A folder with `python`, `pricer` and `dvc` that need not import torch anew."""
-    with fork_server(dict(os.environ)) as folder:
-        yield folder
+    return pytestconfig.stash[COMMANDS]
 
 
 def build_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:

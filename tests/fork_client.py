@@ -18,8 +18,9 @@ PROGRAMS = {
 def ask(address: str, python: str) -> None:
     """Hand what this process was given to a fork of the server's; end as the fork ends."""
     arguments = PROGRAMS[os.path.basename(sys.argv[0])] + sys.argv[1:]
-    flags = arguments and arguments[0].startswith("-") and arguments[0] not in ("-c", "-m")
-    if not arguments or flags or "REAL_PYTHON" in os.environ or sys.platform != "linux":
+    how = next((one for one in arguments if one != "-u"), "-")
+    flags = how.startswith("-") and how not in ("-c", "-m")
+    if flags or "REAL_PYTHON" in os.environ or sys.platform != "linux":
         os.execv(python, [python, *arguments])
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(address)
@@ -27,7 +28,8 @@ def ask(address: str, python: str) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, _: server.send(bytes([number])))
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-        asked = [arguments, os.getcwd(), dict(os.environ), limit]
+        command = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "python")
+        asked = [arguments, os.getcwd(), dict(os.environ), limit, command]
         data = json.dumps(asked).encode()
         socket.send_fds(server, [len(data).to_bytes(4, "big")], [0, 1, 2])
         server.sendall(data)

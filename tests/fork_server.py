@@ -1,7 +1,7 @@
 """Commands of the tests as forks of one interpreter that has imported torch and its kin.
 
 Most of the time of a process of this project goes into imports. `fork_server` starts an interpreter
-that has the libraries loaded, and gives a folder with `python`, `pricer` and `dvc`, to be put first
+that loads the libraries once, and gives a folder with `python`, `pricer` and `dvc`, to be put first
 on PATH. What is run through these is a process of its own all the same: a fork with the arguments,
 the folder, the environment, the streams and the limit on file sizes of the command, which imports
 the project's own code anew. Signals go to the fork, its end is the command's end, and who kills the
@@ -9,7 +9,7 @@ command kills the fork.
 
 What it is not: a test of how a process starts. With REAL_PYTHON=1 in its environment a command gets
 an interpreter of its own; and so it does where a variable differs that libraries read as they are
-imported (FROZEN), or where python has a flag.
+imported (FROZEN), or where python has a flag other than -u.
 """
 
 import atexit
@@ -61,7 +61,7 @@ def fork_server(environment: dict[str, str]) -> Iterator[Path]:
             (folder / command).write_text(text)
             (folder / command).chmod(0o755)
         with socket.socket(socket.AF_UNIX) as listening:
-            # whoever asks early waits until the imports are done
+            # the first one who asks waits for the imports
             listening.bind(address)
             listening.listen(64)
             server = subprocess.Popen(
@@ -80,10 +80,7 @@ def fork_server(environment: dict[str, str]) -> Iterator[Path]:
 
 def serve(listening: socket.socket) -> list[str] | None:
     """Fork for every command until stdin ends; return a command's arguments in its fork."""
-    for library in LIBRARIES:
-        importlib.import_module(library)
-    gc.collect()
-    gc.freeze()  # a collection in a fork would copy all that memory
+    loaded = False
     while True:
         ready, _, _ = select.select([listening, sys.stdin], [], [])
         with suppress(ChildProcessError):
@@ -91,6 +88,12 @@ def serve(listening: socket.socket) -> list[str] | None:
                 pass
         if listening not in ready:
             return None
+        if not loaded:
+            for library in LIBRARIES:
+                importlib.import_module(library)
+            gc.collect()
+            gc.freeze()  # a collection in a fork would copy all that memory
+            loaded = True
         client, _ = listening.accept()
         if os.fork() == 0:
             listening.close()
@@ -106,7 +109,7 @@ def _watched(client: socket.socket) -> list[str]:
         asked = sent.read(int.from_bytes(size, "big"))
     if not asked or len(asked) < int.from_bytes(size, "big"):  # who asked was killed meanwhile
         os._exit(0)
-    arguments, folder, environment, limit = json.loads(asked)
+    arguments, folder, environment, limit, command = json.loads(asked)
     child = os.fork()
     if child:
         for stream in streams:
@@ -125,6 +128,7 @@ def _watched(client: socket.socket) -> list[str]:
     os.environ.update(environment)
     if _frozen(environment) != loaded:
         os.execv(sys.executable, [sys.executable, *arguments])
+    sys.executable = command  # what it starts is forked too
     return list(arguments)
 
 
@@ -156,6 +160,9 @@ def _frozen(environment: dict[str, str]) -> dict[str, str]:
 
 def run(arguments: list[str], library: list[str]) -> None:
     """Do what `python ARGUMENTS` does; `library` is where its installed packages are."""
+    if arguments[0] == "-u":
+        sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
+        arguments = arguments[1:]
     how, *rest = arguments
     added = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     first = str(Path(how).resolve().parent) if how not in ("-c", "-m") else os.getcwd()

@@ -121,7 +121,7 @@ def desk(served: tuple, tmp_path: Path, base_model_dir: Path) -> Desk:
     shutil.rmtree(home, ignore_errors=True)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     hub.add("dataset", "shop/mugs", data_set(tmp_path))
-    card = b"---\nlicense: apache-2.0\nlibrary_name: transformers\n---\n# Tiny\n"
+    card = b"---\nlicense: apache-2.0\nlicense_link: null\nlicense_name: [7]\n---\n# Tiny\n"
     hub.add("model", "shop/tiny", folder_files(base_model_dir) | {"README.md": card})
     hub.tokens[TOKEN] = set()
     desk = Desk(tmp_path, hub, home, commands)
@@ -265,6 +265,27 @@ def test_a_data_set_without_parquet_files_or_columns(desk):
     assert "shop/mugs test: has columns text: items need title" in desk.items(ok=False)
 
 
+def test_what_repositories_say_of_other_places_is_refused(desk, base_model_dir):
+    """No address is asked and no file is read, made or removed there."""
+    card = CARD.replace("data/val-*", f"{desk.hub.url}/leak.parquet")
+    desk.hub.repos["dataset", "shop/mugs"].commit({"README.md": card.encode()})
+    assert "data_files in its card: 'http://127.0.0.1" in desk.items(ok=False)
+    assert not desk.hub.asked("leak")
+    for name in ("../../../evil.parquet", f"{desk.folder}/evil.parquet"):
+        desk.hub.add("dataset", "shop/mugs", data_set(desk.folder) | {name: b"PAR1"})
+        assert "is no name of a file in a repository" in desk.items(ok=False)
+    assert not list(desk.folder.rglob("evil*")) and not list(desk.home.rglob("evil*"))
+
+    mine = desk.folder / ("0" * 64)
+    mine.write_bytes(b"mine")
+    files = folder_files(base_model_dir)
+    del files["model.safetensors"]
+    index = json.dumps({"weight_map": {"a": str(mine)}}).encode()
+    desk.hub.add("model", "shop/tiny", files | {"model.safetensors.index.json": index})
+    assert "is no name of a file in a repository" in desk.model(ok=False)
+    assert mine.read_bytes() == b"mine"
+
+
 def test_a_connection_that_breaks_is_taken_up_where_it_broke(desk):
     noise = random.Random(0)
     heavy = mugs(0, 13).assign(full=[noise.randbytes(1_000_000) for _ in range(13)])
@@ -382,7 +403,7 @@ def test_models_without_safetensors_or_with_code_of_their_own_are_refused(desk, 
         "model.safetensors": weights,
     }
     desk.hub.add("model", "shop/tiny", files | evil)
-    assert "a model of type evil needs code from its repository" in desk.model(ok=False)
+    assert "a model of type 'evil' needs code from its repository" in desk.model(ok=False)
     assert not desk.hub.asked("modeling_evil.py|GET /storage")
 
 
@@ -457,9 +478,10 @@ def test_no_network_and_no_proxy(desk):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers there
         nowhere = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        line = desk.items(ok=False, HF_ENDPOINT=nowhere)
-        assert f"cannot reach {nowhere} (ConnectError): check the network" in line
         proxy = nowhere.replace("//", "//user:pass-word@")
+        line = desk.items(ok=False, HF_ENDPOINT=proxy)
+        assert f"cannot reach {nowhere} (ConnectError): check the network" in line
+        assert "pass-word" not in line
         line = desk.items(ok=False, HF_ENDPOINT="https://hub.invalid", HTTPS_PROXY=proxy)
         assert "cannot reach https://hub.invalid" in line and "HTTPS_PROXY" in line
         assert "pass-word" not in line
@@ -500,3 +522,88 @@ def test_a_token_in_a_dotenv_file_is_used_and_the_environment_wins(desk):
     desk.token = "hf_unknown"
     shutil.rmtree(desk.home)
     assert "does not know the token" in desk.model(ok=False)
+
+
+LOCAL = """
+import json, os, shutil
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import huggingface_hub
+import pandas as pd
+import torch
+
+from pricer.errors import BaseModelError
+from pricer.model.adapters import CONFIG, WEIGHTS, save_adapter
+from pricer.model.base import load_base_model, load_tokenizer
+from pricer.params import Lora, Train, read_params
+from pricer.prices.predictor import Predictor
+from pricer.prices.record import QUANTIZATION, ServingRecord
+from pricer.products.prompts import build_prompts
+from pricer.training.run import Run, fit
+from pricer.training.trackers import Logged
+
+# of the tests' own environment
+huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = False
+os.environ.pop("CI", None)
+
+@contextmanager
+def without(file):
+    kept = file.read_bytes()
+    file.unlink()
+    yield
+    file.write_bytes(kept)
+
+def refused(call):
+    try:
+        call()
+    except BaseModelError as error:
+        assert chr(10) not in str(error)
+    else:
+        raise AssertionError("loaded")
+
+base, adapter, params = Path("data/base_model"), Path("data/adapter"), read_params()
+whole = QUANTIZATION.model_copy(update={"load_in_4bit": False})
+settings = ServingRecord(quantization=whole, dtype="float32", cutoff=40)
+load = partial(load_base_model, base, device=torch.device("cpu"), dtype=torch.float32,
+    quantization=whole)
+
+for name in ("config.json", "model.safetensors"):
+    with without(base / name):
+        refused(load)
+with without(base / "tokenizer.json"):
+    refused(lambda: load_tokenizer(base))
+(base / CONFIG).write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "a/b"}))
+refused(load)  # an adapter without weights beside the base model
+(base / CONFIG).unlink()
+
+tokenizer = load_tokenizer(base)
+products = pd.DataFrame([{"id": n, "title": f"Mug {n}", "category": "Mugs", "price": 5.0 + n,
+    "summary": f"Title: Mug {n}"} for n in range(8)])
+prompts = build_prompts(tokenizer, products, cutoff=40, rounded=True)
+few = {"per_device_train_batch_size": 4, "num_train_epochs": 1.0, "logging_steps": 1,
+    "eval_steps": 2, "save_steps": 1, "save_strategy": "steps", "validation_size": 4}
+run = Run(Lora(**params.lora.model_dump() | {"r": 2}), Train(**params.train.model_dump() | few),
+    torch.float32, tokenizer, prompts, prompts, Path("checkpoints"))
+trainer, _, _ = fit(load, run, Logged(Path("curves"), names=[], folder=Path("trackers"),
+    run_name="a", tags=[], params={}))
+adapter.mkdir()
+save_adapter(trainer.model, adapter, base_model="shop/tiny")
+estimate, = Predictor(base, adapter, settings=settings).predict(["Title: Mug 3"])
+assert 0 <= estimate.estimate_usd <= 999
+for name in (CONFIG, WEIGHTS):
+    with without(adapter / name):
+        refused(lambda: Predictor(base, adapter, settings=settings))
+"""
+
+
+def test_local_folders_never_reach_the_hub(desk, base_model_dir):
+    """Whole or with files missing, trained on and predicted with: nobody is asked for anything."""
+    shutil.copytree(base_model_dir, desk.folder / "data/base_model")
+    desk.hub.add("model", "data/adapter", {"adapter_model.safetensors": b"others"})
+    desk.token = TOKEN
+    (desk.folder / "local.py").write_text(LOCAL)
+    code, _, said = desk.start("local")
+    assert code == 0, said
+    assert not [line for line, _ in desk.hub.requests]

@@ -111,6 +111,13 @@ def test_unknown_sources_name_the_known_ones(tmp_path):
         (b"items: {source: [\n", "is not valid YAML"),
         (b"items: 1\nitems: 2\n", "is not valid YAML"),
         (b"items: \xff\xfe\n", "is not UTF-8"),
+        (b"a: &a [1, 1]\nb: [*a, *a]\n", r"has an alias \(\*a\): write the value out \(line 2\)"),
+        (b"items: !!python/object:os.system x\n", "has a tag .*python/object.*line 1"),
+        (b"items: " + b"[" * 2000, "has more than 20 lists or groups in one another .line 1"),
+        (b"- " * 2000, "has more than 20 lists or groups in one another .line 1"),
+        (b"items: " + b"7" * 5000, "holds no value: Exceeds the limit"),
+        (b"items: 2026-02-31\n", "holds no value: day is out of range"),
+        (b"#" * 200_000, "is longer than 131,072 characters"),
     ],
 )
 def test_broken_files_end_in_one_line(tmp_path, content, message):
@@ -136,6 +143,13 @@ def test_a_missing_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
         ),
         (("tags: []", "tags: ['']"), "train.tags.0 must not be empty, got ''"),
         (("report_to: []", "report_to: [wandb, wandb]"), "report_to must name each tracker once"),
+        (("train_size: 1400", "train_size: 3000000000"), "must be less than or equal to 1000000"),
+        (("resamples: 10000", "resamples: 3000000000"), "must be less than or equal to 1000000"),
+        (("epochs: 1", "epochs: 1e300"), "epochs must be less than or equal to 10000"),
+        (("trees: 200", f"trees: {'7' * 400}"), "got a number of more than 60 digits"),
+        (("noise: 0.1", "noise: 400"), "items.catalog.noise must be less than or equal to 10"),
+        (("max_price: 999 ", "max_price: 50000000 "), "must be less than or equal to 99999"),
+        (("max_price: 999.49", "max_price: 50000000"), "got 999: dearer products would be capped"),
         (("device: auto", "device: gpu"), "must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         (("ed-donner/items_lite", "../.."), "items.hub.dataset must be OWNER/NAME, got '../..'"),
     ],
@@ -165,6 +179,18 @@ def test_contradictions_between_processes_and_the_rest_name_their_keys(tmp_path)
             "items.catalog.validation_size must be at least 9, got 8: "
             "predict.calibration_size takes its products from there, and an interval of 90% needs "
             "as many",
+        ),
+        (
+            [("select: last", "select: best"), ("size: 48 ", "size: 192 ")],
+            "items.catalog.validation_size must be at least 201, got 200: predict.calibration_size "
+            "takes its products after the 192 (train.validation_size) that the adapter is selected "
+            "on, and an interval of 90% needs 9",
+        ),
+        (
+            [("early_stopping_patience: null", "early_stopping_patience: 2"), (": 48 ", ": 199 ")],
+            "items.catalog.validation_size must be at least 208, got 200: predict.calibration_size "
+            "takes its products after the 199 (train.validation_size) that the adapter is selected "
+            "on, and an interval of 90% needs 9",
         ),
         (
             [("size: 100 ", "size: 8 ")],
@@ -201,6 +227,8 @@ def test_contradictions_name_both_knobs_and_the_cure(tmp_path, edits, told):
     [
         [("max_price: 999.49", "max_price: 1500"), ("max_price: 999 ", "max_price: 1500 ")],
         [("logging_steps: 5", "logging_steps: 175"), ("strategy: steps", "strategy: no")],
+        [("select: last", "select: best"), ("size: 48 ", "size: 191 ")],
+        [("size: 48 ", "size: 200 ")],  # nothing is selected on them
         [("logging_steps: 5", "logging_steps: 1000")],  # logged with the last checkpoint
         [("warmup_steps: 0.05", "warmup_steps: 200"), ("epochs: 1", "epochs: 2")],
         [("warmup_steps: 0.05", "warmup_steps: 200"), ("type: cosine", "type: constant")],

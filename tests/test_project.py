@@ -286,7 +286,7 @@ def test_every_stage_is_in_the_page_and_the_diagram():
         assert re.search(rf"\b{name}\b", readme), name
 
 
-def test_importing_stages_does_nothing_to_the_process(tmp_path):
+def test_importing_stages_does_nothing_to_the_process(commands, tmp_path):
     """No handler, no exit, no environment: these belong to where a stage starts."""
     (tmp_path / ".env").write_text("READ_FROM_DOTENV=1\n")
     code = (
@@ -295,7 +295,8 @@ def test_importing_stages_does_nothing_to_the_process(tmp_path):
         "import stages, stages.baselines, stages.train, stages.__main__;"
         "sys.exit(before != (signal.getsignal(signal.SIGINT), dict(os.environ)))"
     )
-    command, environment = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [str(commands / "python"), "-c", code]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     assert subprocess.run(command, cwd=tmp_path, env=environment).returncode == 0
 
 

@@ -1,192 +1,395 @@
-"""Many products from a file to estimates in a file: bounded memory, resumable."""
+"""Many products from a file to estimates in a file: bounded memory, resumable, one at a time."""
 
 import csv
+import fcntl
+import io
 import json
+import os
+import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import chain, islice
 from pathlib import Path
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet
 from tqdm import tqdm
 
-from pricer.errors import ItemsError
+from pricer.errors import ItemsError, quoted
+from pricer.escaping import json_line, spreadsheet
 from pricer.files import writing
 from pricer.products import readers
 from pricer.products.readers import Row
 
 CHUNK = 128  # products in memory at once: a few batches
 WRITES = (".jsonl", ".csv", ".parquet")
+PARTIAL = ".partial.jsonl"
 
 STDIN = Path("-")
 
+REPLACEMENT = "\ufffd"  # in the place of what is no character
+
 Estimate = Callable[[list[Row]], list[Row]]
+Load = Callable[[], tuple[Estimate, Row]]
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def read_rows(source: Path) -> Iterator[Row]:
-    """Yield products one by one, each with a `summary`; "-" reads one description a line.
+    """Yield products one by one, "-" those on stdin, one a line.
+
+    See `product_of` for what is left of a row.
 
     Raises:
-        ItemsError: the file cannot be read (see `readers.read_rows`), or a product has no
-            `summary`, or an `id` of another kind than the first.
+        ItemsError: the file cannot be read (see `readers.read_rows`), or a product has an `id` of
+            another kind than the first, or one beyond 64 bits.
     """
     kind = None
     for number, row in _stdin_rows() if source == STDIN else readers.read_rows(source):
-        if not _is_text(row.get("summary")):
-            raise ItemsError(f"{readers.located(source, number)}: no summary")
         own_id = row.get("id")
         kind = kind or type(own_id)
         # they share a column of a CSV or Parquet file in the end
-        if type(own_id) is not kind or not isinstance(own_id, int | str | None):
+        if type(own_id) is not kind or not _is_id(own_id):
             raise ItemsError(
-                f"{readers.located(source, number)}: ids must be all whole numbers, all text or "
-                f"none, got {own_id!r}"
+                f"{readers.located(source, number)}: ids must be all whole numbers of 64 bits, all "
+                f"text or none, got {quoted(own_id)}"
             )
-        yield row
+        yield product_of(row)
     if kind is None:
         raise ItemsError(f"{source}: no products in it")
 
 
 def _stdin_rows() -> readers.Numbered:
+    if isinstance(sys.stdin, io.TextIOWrapper):  # whatever the locale says
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")
     try:
         yield from readers.text_rows(sys.stdin)
     except UnicodeDecodeError as error:
         raise ItemsError(f"{STDIN}: not UTF-8 text (byte {error.start})") from None
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+def _is_id(value: object) -> bool:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return -(2**63) <= value < 2**63
+    return value is None or isinstance(value, str)
+
+
+def product_of(row: Row) -> Row:
+    """Return the `summary` of a row, None where that is no text, and its `id` if there is one.
+
+    What cannot be written as UTF-8 (half of a surrogate pair) is replaced.
+    """
+    summary, own_id = _writable(row.get("summary")), _writable(row.get("id"))
+    product = {"summary": summary if isinstance(summary, str) else None}
+    return product if own_id is None else product | {"id": own_id}
+
+
+def _writable(value: Any) -> Any:
+    return _SURROGATES.sub(REPLACEMENT, value) if isinstance(value, str) else value
+
+
+def check_rows(source: Path) -> int | None:
+    """Read a file of products to its end, before any is priced, and return how many there are.
+
+    Returns:
+        None for stdin and pipes, which can be read only once.
+
+    Raises:
+        ItemsError: see `read_rows`, or no product has a `summary`.
+    """
+    if source == STDIN and sys.stdin is None:
+        raise ItemsError(f"{STDIN}: standard input is closed")
+    if source == STDIN or source.is_fifo():
+        return None
+    described = [bool((row["summary"] or "").strip()) for row in read_rows(source)]
+    if not any(described):
+        raise ItemsError(f"{source}: no summary in any of its products ({len(described)})")
+    return len(described)
 
 
 def estimates(
-    products: Iterator[Row], estimate: Estimate, *, source: Path, done: int = 0
+    products: Iterator[Row], estimate: Estimate, *, total: int | None, done: int = 0
 ) -> Generator[list[Row], None, None]:
     """Yield the rows of one chunk of products after the other, with a progress bar on stderr.
 
     Args:
         products: those to come.
-        estimate: a chunk of products to their rows.
-        source: where they come from; it is counted, for the time left.
+        estimate: a chunk of products to their rows; a row with an `error` has no estimate.
+        total: how many there are with those that came before, None where that is not known.
         done: how many came before.
+
+    Raises:
+        ItemsError: not one of the first chunk can be priced: it is not the products.
     """
     chunk = list(islice(products, CHUNK))  # what cannot be read at all shows no bar
-    with tqdm(desc="predict", unit="item", initial=done, total=readers.count_rows(source)) as bar:
+    first = not done
+    with tqdm(desc="predict", unit="item", initial=done, total=total) as bar:
         while chunk:
-            yield estimate(chunk)
+            rows = estimate(chunk)
+            if first and all(row.get("error") for row in rows):
+                bar.close()  # the error does not follow it on its line
+                raise ItemsError(f"products 1 to {len(rows)}, every one: {rows[0]['error']}")
+            first = False
+            yield rows
             bar.update(len(chunk))
             chunk = list(islice(products, CHUNK))
 
 
 def partial_file(out: Path) -> Path:
     """Return where the rows of an unfinished `out` are kept."""
-    return out.with_name(f"{out.name}.partial.jsonl")
+    return out.with_name(f"{out.name}{PARTIAL}")
 
 
-def predict_file(source: Path, out: Path, estimate: Estimate, *, options: Row, resume: bool) -> int:
-    """Write a row for each product of `source` to `out` and return how many there are.
+def predict_file(
+    source: Path,
+    out: Path,
+    load: Load,
+    *,
+    resume: bool,
+    raw_csv: bool = False,
+) -> Counter[str]:
+    """Write a row for each product of `source` to `out`; count those `priced` and those `failed`.
 
-    Rows gather in a JSONL file beside `out`, chunk by chunk, after a first line with `options`; an
-    interruption leaves it complete up to a row, and `resume` goes on after it. `out` appears when
-    all is done.
+    Rows gather in a JSONL file beside `out`, chunk by chunk, after a first line with the options;
+    an interruption leaves it complete up to a row, and `resume` goes on after it. `out` appears
+    when all is done. One process at a time writes: the file of rows is locked.
 
     Args:
         source: see `read_rows`.
         out: a JSONL, CSV or Parquet file.
-        estimate: a chunk of products to their rows, which repeat the `summary`.
-        options: JSON values of all that shapes a row besides its product.
+        load: called once `source` and `out` are known to be usable; returns what makes rows, which
+            repeat the `summary`, of a chunk of products, and the options: JSON values of all that
+            shapes a row besides its product.
         resume: go on where an earlier, interrupted call with the same products and options ended.
+        raw_csv: leave text in a CSV as it is, also where a spreadsheet would take it for a formula.
 
     Raises:
-        ItemsError: `source` cannot be used, `out` has another file type, or what there is to
-            resume has other products or options.
+        ItemsError: `source` or `out` cannot be used, another process writes `out`, or what there
+            is to resume is damaged or has other products or options.
     """
-    kind = out.suffix.lower()
-    if kind not in WRITES:
-        raise ItemsError(f"{out}: unknown file type, must end in {', '.join(WRITES)}")
+    check_output(source, out)
+    total = check_rows(source)
+    with _locked(out, resume=resume) as stream:
+        estimate, options = load()
+        counts, products = _resume(stream, read_rows(source), options)
+        # closed before an error is told, so that the bar does not follow it
+        done = counts.total()
+        with closing(estimates(products, estimate, total=total, done=done)) as chunks:
+            _append(stream, chunks, counts)
+        with writing(out) as temporary:
+            _write(stream, temporary, out.suffix.lower(), raw_csv=raw_csv)
+            _sync(temporary)
+        _sync(out.parent)  # only when the name is on the disk the rows may go
+        partial_file(out).unlink()
+    return counts
+
+
+def check_output(source: Path, out: Path) -> None:
+    """Raise ItemsError unless `out` names a file that can be written from the rows of `source`."""
     partial = partial_file(out)
-    products = read_rows(source)
-    done = _rows_done(partial, products, options) if resume and partial.exists() else 0
-    # closed before an error is told, so that the bar does not follow it
-    with closing(estimates(products, estimate, source=source, done=done)) as chunks:
-        first = next(chunks, [])  # a source that cannot be read leaves nothing behind
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("a" if done else "w", encoding="utf-8") as stream:
-            if not done:
-                stream.write(_line({"options": options}))
-            for rows in chain([first], chunks):
-                stream.writelines(map(_line, rows))
-                stream.flush()
-                done += len(rows)
-    with writing(out) as temporary:
-        _WRITERS[kind](partial, temporary)
-    partial.unlink()
-    return done
+    if out.suffix.lower() not in WRITES:
+        raise ItemsError(f"{out}: unknown file type, must end in {', '.join(WRITES)}")
+    if out.name.endswith(PARTIAL):
+        raise ItemsError(f"{out}: {PARTIAL} is the end of unfinished outputs: name another")
+    if source.resolve() in (out.resolve(), partial.resolve()):
+        raise ItemsError(f"--output {out} is the file of the products: name another")
+    for path in (out, partial):
+        if path.exists() and not path.is_file():
+            raise ItemsError(f"{path}: is a folder or a device, must be a file: name another")
 
 
-def _line(row: Row) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+@contextmanager
+def _locked(out: Path, *, resume: bool) -> Iterator[IO[bytes]]:
+    """Open the partial file of `out` for this process alone; it goes again if it stays empty."""
+    partial = partial_file(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with partial.open("ab+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = not os.fstat(stream.fileno()).st_nlink  # done, and removed, in this moment
+        except BlockingIOError:
+            taken = True
+        if taken:
+            raise ItemsError(f"{out}: another process writes it: wait, or name another --output")
+        if os.fstat(stream.fileno()).st_size and not resume:
+            raise ItemsError(f"{partial} is an interrupted run's: add --resume, or remove it")
+        try:
+            yield stream
+        finally:
+            if not os.fstat(stream.fileno()).st_size:
+                partial.unlink(missing_ok=True)
 
 
-def _rows_done(partial: Path, products: Iterator[Row], options: Row) -> int:
-    """Return how many rows of `partial` are complete, and take their products from `products`.
+def _resume(
+    stream: IO[bytes], products: Iterator[Row], options: Row
+) -> tuple[Counter[str], Iterator[Row]]:
+    """Find the rows there are; return their counts and the products that are still to price.
 
-    What a kill left half-written is cut off the end.
+    Nothing is cut off or written before all was found to be in order. Without any row, a first
+    line with `options` is written.
 
     Raises:
-        ItemsError: the rows are of other options or products.
+        ItemsError: the rows are damaged, or of other options or products.
     """
-    end = 0
-    with partial.open("rb+") as stream:
-        for line in stream:
-            end += len(line) if line.endswith(b"\n") else 0
-        stream.truncate(end)
-    if not end:
-        return 0
-    otherwise = f"repeat the command that {partial} is from, or remove it"
-    with partial.open(encoding="utf-8") as stream:
-        before = json.loads(stream.readline()).get("options", {})
+    header = _line({"options": options})
+    stream.seek(0)
+    first = stream.readline()
+    if first != header and header.startswith(first):  # killed before the first row
+        stream.truncate(0)
+        _store(stream, [header])
+        return Counter(), products
+    _check_options(first, options, Path(stream.name))
+    return _take_whole_chunks(stream, len(first), products)
+
+
+def _take_whole_chunks(
+    stream: IO[bytes], end: int, products: Iterator[Row]
+) -> tuple[Counter[str], Iterator[Row]]:
+    """Keep the chunks that are complete, and cut off the rest.
+
+    A chunk is priced as a whole: the last digits of an estimate hang on what is in its batch.
+    """
+    lines = (line for line in stream if line.endswith(b"\n"))
+    counts: Counter[str] = Counter()
+    again: list[Row] = []
+    while not again and (chunk := list(islice(lines, CHUNK))):
+        those = [next(products, {}) for _ in chunk]
+        rows = [
+            _checked_row(line, product, number, Path(stream.name))
+            for number, (line, product) in enumerate(
+                zip(chunk, those, strict=True), start=counts.total() + 1
+            )
+        ]
+        if len(chunk) < CHUNK:
+            again = those
+        else:
+            counts.update(map(_outcome, rows))
+            end += sum(map(len, chunk))
+    stream.truncate(end)
+    return counts, chain(again, products)
+
+
+def _check_options(line: bytes, options: Row, partial: Path) -> None:
+    before = _parsed(line).get("options")
+    if not isinstance(before, dict):
+        raise ItemsError(
+            f"{partial} line 1: damaged, or not of `pricer predict`: remove it and start again"
+        )
     changed = [key for key, value in options.items() if before.get(key) != value]
     if changed:
-        raise ItemsError(f"cannot resume with another {', '.join(changed)}: {otherwise}")
-    done = 0
-    for done, row in enumerate(_rows(partial), start=1):
-        product = next(products, {})
-        if any(row.get(key) != product.get(key) for key in ("id", "summary")):
-            raise ItemsError(f"cannot resume: product {done} is another one: {otherwise}")
-    return done
+        raise ItemsError(f"cannot resume with another {', '.join(changed)}: {_otherwise(partial)}")
 
 
-def _rows(partial: Path) -> Iterator[Row]:
-    """Yield the rows after the first line."""
-    return (row for _, row in islice(readers.read_rows(partial), 1, None))
+def _checked_row(line: bytes, product: Row, number: int, partial: Path) -> Row:
+    row = _parsed(line)
+    if not row:
+        raise ItemsError(
+            f"{partial} line {number + 1}: damaged (no JSON object): remove the lines from here on "
+            "and --resume again, or remove the file and start again"
+        )
+    if any(row.get(key) != product.get(key) for key in ("id", "summary")):
+        raise ItemsError(f"cannot resume: product {number} is another one: {_otherwise(partial)}")
+    return row
 
 
-def _write_jsonl(partial: Path, out: Path) -> None:
-    with partial.open("rb") as rows, out.open("wb") as stream:
-        rows.readline()
-        shutil.copyfileobj(rows, stream)
+def _otherwise(partial: Path) -> str:
+    return f"repeat the command that {partial} is from, or remove it"
 
 
-def _write_csv(partial: Path, out: Path) -> None:
-    with out.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(next(_rows(partial))))
-        writer.writeheader()
-        writer.writerows(_rows(partial))
+def _parsed(line: bytes) -> Row:
+    """Return the object on a line, {} where there is none."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):  # of JSON, of the encoding
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
-def _write_parquet(partial: Path, out: Path) -> None:
-    rows = _rows(partial)
-    schema = pa.Table.from_pylist([next(_rows(partial))]).schema
-    with pa.parquet.ParquetWriter(out, schema) as file:
-        while chunk := list(islice(rows, CHUNK)):
-            file.write_table(pa.Table.from_pylist(chunk, schema))
+def _append(stream: IO[bytes], chunks: Iterator[list[Row]], counts: Counter[str]) -> None:
+    """Write and count rows, chunk by chunk; an error before the first leaves an empty file."""
+    before = os.fstat(stream.fileno()).st_size
+    try:
+        for rows in chunks:
+            _store(stream, map(_line, rows))
+            counts.update(map(_outcome, rows))
+    except BaseException:
+        stream.flush()  # an interruption may come before this was done
+        if not counts and os.fstat(stream.fileno()).st_size == before:
+            stream.truncate(0)
+        raise
 
 
-_WRITERS: dict[str, Callable[[Path, Path], None]] = {
-    ".jsonl": _write_jsonl,
-    ".csv": _write_csv,
-    ".parquet": _write_parquet,
+def _store(stream: IO[bytes], lines: Iterator[bytes] | list[bytes]) -> None:
+    stream.writelines(lines)
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def _outcome(row: Row) -> str:
+    return "failed" if row.get("error") else "priced"
+
+
+def _line(row: Row) -> bytes:
+    return f"{json_line(row)}\n".encode()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write(stream: IO[bytes], out: Path, suffix: str, *, raw_csv: bool) -> None:
+    """Write the rows of a partial file to `out`, which will end in `suffix`."""
+    stream.seek(0)
+    stream.readline()
+    if suffix == ".jsonl":
+        with out.open("wb") as file:
+            shutil.copyfileobj(stream, file)
+    elif suffix == ".csv":
+        _write_csv(map(json.loads, stream), out, raw=raw_csv)
+    else:
+        _write_parquet(map(json.loads, stream), out)
+
+
+def _write_csv(rows: Iterator[Row], out: Path, *, raw: bool) -> None:
+    with out.open("w", encoding="utf-8", newline="") as file:
+        first = next(rows)
+        writer = csv.writer(file)
+        writer.writerow(first)
+        for row in chain([first], rows):
+            writer.writerow(value if raw else spreadsheet(value) for value in row.values())
+
+
+# of all columns but text
+_TYPES = {
+    "estimate_usd": pa.float64(),
+    "low_usd": pa.float64(),
+    "high_usd": pa.float64(),
+    "interval": pa.int64(),
+    "calibrated": pa.bool_(),
+    "price_mass": pa.float64(),
+    "dropped_mass": pa.float64(),
+    "truncated": pa.bool_(),
+    "damaged_text": pa.bool_(),
+    "probabilities": pa.list_(pa.float64()),
 }
+
+
+def _write_parquet(rows: Iterator[Row], out: Path) -> None:
+    chunk = list(islice(rows, CHUNK))
+    types = {key: _TYPES.get(key, pa.string()) for key in chunk[0]}
+    if isinstance(chunk[0].get("id"), int):
+        types["id"] = pa.int64()
+    schema = pa.schema(types)
+    with pa.parquet.ParquetWriter(out, schema, write_page_checksum=True) as file:
+        while chunk:
+            file.write_table(pa.Table.from_pylist(chunk, schema))
+            chunk = list(islice(rows, CHUNK))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from shutil import which
 
 from pricer.commands.memory import GIB
 from pricer.errors import ParamsError, PricerError
@@ -261,7 +262,10 @@ def check_tokens(params: Params) -> Iterator[Finding]:
 def check_repositories(root: Path) -> Iterator[Finding]:
     """Tell the state of git and DVC."""
     revision = _run(root, "git", "rev-parse", "--short", "HEAD")
-    if revision is None:
+    if which("git") is None:
+        problem = "git is not installed, and DVC's experiments need it: install it"
+        yield Finding("git and DVC", "git", "not installed", problem, fatal=True)
+    elif revision is None:
         problem = (
             "git has no commit here, and DVC's experiments need one: `git add -A && git commit`"
         )
@@ -274,7 +278,7 @@ def check_repositories(root: Path) -> Iterator[Finding]:
         yield Finding("git and DVC", "DVC", "not set up", problem, fatal=True)
         return
     remotes = _run(root, sys.executable, "-m", "dvc", "remote", "list") or ""
-    names = ", ".join(line.split()[0] for line in remotes.splitlines())
+    names = ", ".join(line.split()[0] for line in remotes.splitlines() if line.strip())
     yield Finding("git and DVC", "DVC remote", names or "none: results stay on this machine")
 
 
@@ -292,5 +296,7 @@ def _cores() -> int:
 
 
 def _run(root: Path, *command: str) -> str | None:
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    if which(command[0]) is None:
+        return None
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, errors="replace")
     return done.stdout.strip() if done.returncode == 0 else None

@@ -11,7 +11,7 @@ from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from pricer.commands.memory import GIB, Shape, training_bytes
+from pricer.commands.memory import GIB, Recipe, Shape, training_bytes
 from pricer.errors import BaseModelError
 from pricer.model.base import choose_device, choose_dtype, dtype_name, load_base_model
 from pricer.model.lora import lora_config
@@ -53,8 +53,8 @@ def adapted_model(config: dict[str, Any], lora: Lora) -> PeftModel:
         parsed = AutoConfig.for_model(values.pop("model_type"), **values)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(parsed)
-    except (KeyError, ValueError) as error:
-        line = str(error).strip().splitlines()[0]
+    except Exception as error:  # whatever a strange configuration leads the library to
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BaseModelError(f"not a configuration of a causal language model: {line}") from None
     return get_peft_model(model, lora_config(model, lora), low_cpu_mem_usage=True)
 
@@ -103,8 +103,7 @@ def estimate(shape: Shape, params: Params) -> dict[str, int]:
     """Return the bytes of training by part, on the device that the params lead to."""
     device = choose_device(params.compute.device)
     dtype = choose_dtype(params.compute.dtype, device)
-    return training_bytes(
-        shape,
+    recipe = Recipe(
         bits=params.quantization.bits,
         double_quant=params.quantization.bnb_4bit_use_double_quant,
         dtype=dtype_name(dtype),
@@ -115,6 +114,7 @@ def estimate(shape: Shape, params: Params) -> dict[str, int]:
         checkpointing=params.train.activation_checkpointing,
         fused=device.type == "cuda",
     )
+    return training_bytes(shape, recipe)
 
 
 def measured_weights(base_model_dir: Path, params: Params) -> int:

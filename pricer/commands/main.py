@@ -1,5 +1,6 @@
 """The `pricer` command: which subcommands there are, and how each ends."""
 
+import io
 import os
 import sys
 
@@ -13,7 +14,7 @@ from pricer.commands.preset import preset
 from pricer.commands.publish import publish
 from pricer.commands.sweep import show
 from pricer.errors import explain, one_line
-from pricer.stage import load_environment
+from pricer.stage import load_environment, show_traceback
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 sweep = typer.Typer(no_args_is_help=True)
@@ -32,6 +33,7 @@ app.add_typer(sweep, name="sweep", help="Experiments side by side.")
 
 def main() -> None:
     """Run the command; an error a user can cause ends in one line, exit code 1."""
+    _prepare_streams()
     try:
         load_environment()
         app(standalone_mode=False)
@@ -45,6 +47,15 @@ def main() -> None:
         if line == "":  # no command: its help was the answer
             sys.exit(1)
         if line is None or os.environ.get("PRICER_DEBUG"):
-            raise
-        print(f"pricer: {line}", file=sys.stderr)
+            show_traceback(error)
+        else:
+            print(f"pricer: {line}", file=sys.stderr)
         sys.exit(1)
+
+
+def _prepare_streams() -> None:
+    """Make stderr exist, where libraries write too, and stdout take all text."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

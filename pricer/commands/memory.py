@@ -48,6 +48,33 @@ class Shape:
     adapted_widths: int
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What else the memory of training follows from.
+
+    Attributes:
+        bits: of the linear layers: 4, 8, or anything else for no quantization.
+        double_quant: whether the constants of 4 bits are quantized too.
+        dtype: compute type: bfloat16, float16 or float32.
+        optim: `train.optim`.
+        batch: examples of a forward pass.
+        length: tokens of each, with its completion.
+        dropout: whether `lora_dropout` is above 0.
+        checkpointing: compute layers again in the backward pass.
+        fused: attention in one kernel, as on a GPU.
+    """
+
+    bits: int
+    double_quant: bool
+    dtype: str
+    optim: str
+    batch: int
+    length: int
+    dropout: bool
+    checkpointing: bool
+    fused: bool
+
+
 def weight_bytes(shape: Shape, *, bits: int, width: int) -> int:
     """Return the bytes of the base weights: what `get_memory_footprint()` counts of a loaded model.
 
@@ -150,51 +177,28 @@ def logit_bytes(shape: Shape, *, batch: int, completion: int, width: int) -> int
     return batch * (completion + 1) * shape.vocabulary * (width + 4 + 4)
 
 
-def training_bytes(
-    shape: Shape,
-    *,
-    bits: int,
-    double_quant: bool,
-    dtype: str,
-    optim: str,
-    batch: int,
-    length: int,
-    dropout: bool,
-    checkpointing: bool,
-    fused: bool,
-) -> dict[str, int]:
-    """Return what training takes at its peak, by part, in bytes.
-
-    Args:
-        shape: the model with its adapter.
-        bits: of the linear layers: 4, 8, or anything else for no quantization.
-        double_quant: whether the constants of 4 bits are quantized too.
-        dtype: compute type: bfloat16, float16 or float32.
-        optim: `train.optim`.
-        batch: examples of a forward pass.
-        length: tokens of each, with its completion.
-        dropout: whether `lora_dropout` is above 0.
-        checkpointing: compute layers again in the backward pass.
-        fused: attention in one kernel, as on a GPU.
-    """
-    width = WIDTHS[dtype]
+def training_bytes(shape: Shape, recipe: Recipe) -> dict[str, int]:
+    """Return what training takes at its peak, by part, in bytes."""
+    width = WIDTHS[recipe.dtype]
     return {
-        "base weights": weight_bytes(shape, bits=bits, width=width),
-        "quantization constants": constant_bytes(shape, bits=bits, double_quant=double_quant),
+        "base weights": weight_bytes(shape, bits=recipe.bits, width=width),
+        "quantization constants": constant_bytes(
+            shape, bits=recipe.bits, double_quant=recipe.double_quant
+        ),
         "adapter, float32": 4 * shape.adapter,
         "gradients": 4 * shape.adapter,
-        f"optimizer, {optim}": optimizer_bytes(shape.adapter, optim),
+        f"optimizer, {recipe.optim}": optimizer_bytes(shape.adapter, recipe.optim),
         "activations": activation_bytes(
             shape,
-            batch=batch,
-            length=length,
+            batch=recipe.batch,
+            length=recipe.length,
             width=width,
-            dropout=dropout,
-            checkpointing=checkpointing,
-            fused=fused,
+            dropout=recipe.dropout,
+            checkpointing=recipe.checkpointing,
+            fused=recipe.fused,
         ),
-        "logits": logit_bytes(shape, batch=batch, completion=COMPLETION, width=width),
+        "logits": logit_bytes(shape, batch=recipe.batch, completion=COMPLETION, width=width),
         # the adapter in the compute type, and the largest layer's weights as they are multiplied
         "working copies": width * (shape.adapter + shape.largest_linear),
-        **({"CUDA context": CUDA_CONTEXT} if fused else {"libraries, malloc": CPU_RUNTIME}),
+        **({"CUDA context": CUDA_CONTEXT} if recipe.fused else {"libraries, malloc": CPU_RUNTIME}),
     }

@@ -1,8 +1,11 @@
 """`pricer predict`: one product or a file of them, with the adapter of the last run."""
 
 import hashlib
-import json
+import io
+import os
 import sys
+from dataclasses import fields
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,10 +15,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pricer.commands.bulk import estimates, partial_file, predict_file, read_rows
-from pricer.errors import ItemsError, PricerError
+from pricer.commands.bulk import (
+    REPLACEMENT,
+    Estimate,
+    Load,
+    check_rows,
+    estimates,
+    predict_file,
+    product_of,
+    read_rows,
+)
+from pricer.errors import ItemsError, PricerError, printable
+from pricer.escaping import json_line
 from pricer.params import Point
+from pricer.products.items import clean_text
 from pricer.products.readers import Row
+from pricer.provenance import code_hashes, digest
 
 if TYPE_CHECKING:
     from pricer.prices.predictor import PriceEstimate
@@ -37,53 +52,19 @@ def predict(
     ] = None,
     distribution: Annotated[bool, typer.Option(help="every price's probability too")] = False,
     resume: Annotated[bool, typer.Option(help="go on with an interrupted --output")] = False,
+    raw_csv: Annotated[
+        bool, typer.Option(help="no ' before text that a spreadsheet takes for a formula")
+    ] = False,
 ) -> None:
     """Price one product, or all in a file, with the adapter that `dvc repro` trained."""
     _check_options(description, file, output, resume)
-    # torch takes seconds to import: only a command that predicts waits for it
-    from pricer.prices.predictor import Predictor
-
-    predictor = Predictor.from_pipeline()
-    console = Console()
-    sketched = description is not None and console.is_terminal
-
-    def estimate(products: list[Row]) -> list[Row]:
-        found = predictor.predict(
-            products, point=point, level=interval, distribution=distribution or sketched
-        )
-        return [_row(product, one) for product, one in zip(products, found, strict=True)]
-
+    load = partial(_load, interval=interval, point=point, distribution=distribution)
     if file and output:
-        options = {
-            "interval": interval,
-            "point": point or predictor.settings.point,
-            "distribution": distribution,
-            "model": hashlib.sha256(predictor.settings.model_dump_json().encode()).hexdigest(),
-        }
-        try:
-            count = predict_file(file, output, estimate, options=options, resume=resume)
-        except KeyboardInterrupt:
-            raise PricerError("interrupted: the same command with --resume goes on") from None
-        print(f"{count} products: {output}", file=sys.stderr)
-        return
-    if file is None:
-        rows = estimate([{"summary": description}])
-        if not console.is_terminal:
-            _print_lines(rows)
-            return
-        console.print(_table(rows))
-        console.print(sketch(rows[0]["probabilities"], width=min(console.width - 4, 60)))
-        return
-    products = read_rows(file)
-    if not console.is_terminal:
-        for rows in estimates(products, estimate, source=file):
-            _print_lines(rows)
-        return
-    shown = list(islice(products, SHOWN + 1))
-    if len(shown) > SHOWN:
-        raise ItemsError(f"more than {SHOWN} products: name a file with --output")
-    chunks = estimates(iter(shown), estimate, source=file)
-    console.print(_table(list(chain.from_iterable(chunks))))
+        _write_file(file, output, load, resume=resume, raw_csv=raw_csv)
+    elif file:
+        _show_file(file, load)
+    else:
+        _show_one(description or "", load)
 
 
 def _check_options(
@@ -93,40 +74,126 @@ def _check_options(
         raise ItemsError("give either a description or --file")
     if output and not file:
         raise ItemsError("--output is for the products of --file")
-    if file and output and file.resolve() == output.resolve():
-        raise ItemsError(f"--output {output} is the file of the products: name another")
     if resume and not output:
         raise ItemsError("--resume goes on with an --output file: name it")
-    if output and not resume and partial_file(output).exists():
-        raise ItemsError(
-            f"{partial_file(output)} is an interrupted run's: add --resume, or remove it"
+    if not output and sys.stdout is None:
+        raise ItemsError("standard output is closed: name a file with --output")
+
+
+def _load(*, interval: int, point: Point | None, distribution: bool) -> tuple[Estimate, Row]:
+    """Return what prices a chunk of products, and the options that shape what it says."""
+    # torch takes seconds to import: only a command that predicts waits for it
+    from pricer.prices.predictor import Predictor
+
+    predictor = Predictor.from_pipeline()
+
+    def estimate(products: list[Row]) -> list[Row]:
+        found = predictor.predict_each(
+            products, point=point, level=interval, distribution=distribution
         )
+        return [
+            _row(product, one, interval=interval, distribution=distribution)
+            for product, one in zip(products, found, strict=True)
+        ]
+
+    options = {
+        "interval": interval,
+        "point": point or predictor.settings.point,
+        "distribution": distribution,
+        # hashes of base model and adapter, calibration, precision and all else
+        "model": hashlib.sha256(predictor.settings.model_dump_json().encode()).hexdigest(),
+        "device": predictor.model.device.type,
+        "code": digest(code_hashes()),
+    }
+    return estimate, options
+
+
+def _write_file(file: Path, output: Path, load: Load, *, resume: bool, raw_csv: bool) -> None:
+    try:
+        counts = predict_file(file, output, load, resume=resume, raw_csv=raw_csv)
+    except KeyboardInterrupt:
+        raise PricerError("interrupted: the same command with --resume goes on") from None
+    failed = f" ({counts['failed']} without an estimate, see `error`)" if counts["failed"] else ""
+    print(f"{counts.total()} products{failed}: {output}", file=sys.stderr)
+
+
+def _show_file(file: Path, load: Load) -> None:
+    console = Console()
+    total = check_rows(file)
+    products = read_rows(file)
+    if console.is_terminal:
+        shown = list(islice(products, SHOWN + 1))
+        if len(shown) > SHOWN:
+            raise ItemsError(f"more than {SHOWN} products: name a file with --output")
+        products = iter(shown)
+    estimate, _ = load()
+    chunks = estimates(products, estimate, total=total)
+    if console.is_terminal:
+        console.print(_table(list(chain.from_iterable(chunks))))
+        return
+    failed = 0
+    for rows in chunks:
+        _print_lines(rows)
+        failed += sum(row["error"] is not None for row in rows)
+    if failed:
+        print(f"{failed} products without an estimate, see `error`", file=sys.stderr)
+
+
+def _show_one(description: str, load: "partial[tuple[Estimate, Row]]") -> None:
+    # the command line's bytes are UTF-8, whatever the locale says
+    description = os.fsencode(description).decode(errors="replace")
+    if not clean_text(description):
+        raise ItemsError("product 1: no description")
+    console = Console()
+    sketched = {"distribution": True} if console.is_terminal else {}
+    estimate, _ = load(**sketched)
+    rows = estimate([product_of({"summary": description})])
+    if rows[0]["error"]:
+        raise PricerError(rows[0]["error"])
+    if not console.is_terminal:
+        _print_lines(rows)
+        return
+    console.print(_table(rows))
+    console.print(sketch(rows[0]["probabilities"], width=min(console.width - 4, 60)))
 
 
 def _print_lines(rows: list[Row]) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # JSON is UTF-8, whatever the locale says
+        sys.stdout.reconfigure(encoding="utf-8")
     for row in rows:
-        print(json.dumps(row, ensure_ascii=False))
+        print(json_line(row))
     sys.stdout.flush()  # a reader that has gone is told here, where the command can end quietly
 
 
 def _table(rows: list[Row]) -> Table:
     table = Table("description", "price", f"{rows[0]['interval']}% interval", box=None)
     for row in rows:
+        summary = escape(printable(" ".join(str(row["summary"]).split())[:80]))
+        if row["error"]:
+            table.add_row(summary, "none", row["error"])
+            continue
         table.add_row(
-            escape(" ".join(str(row["summary"]).split())[:80]),
+            summary,
             f"${row['estimate_usd']:,.2f}",
             f"${row['low_usd']:,.2f} to ${row['high_usd']:,.2f}",
         )
     return table
 
 
-def _row(product: Row, found: "PriceEstimate") -> Row:
-    """Return what is written about a product."""
-    row = {"id": product["id"]} if product.get("id") is not None else {}
-    row |= {key: value for key, value in vars(found).items() if key != "probabilities"}
+def _row(product: Row, found: "PriceEstimate | str", *, interval: int, distribution: bool) -> Row:
+    """Return what is written about a product: the same columns with an estimate or without."""
+    from pricer.prices.predictor import PriceEstimate
+
+    row = {"id": product["id"]} if "id" in product else {}
+    row |= dict.fromkeys(field.name for field in fields(PriceEstimate)) | {"interval": interval}
+    row |= {} if isinstance(found, str) else vars(found)
+    probabilities = row.pop("probabilities")
+    row["damaged_text"] = REPLACEMENT in (product["summary"] or "")
+    row["error"] = found if isinstance(found, str) else None
     row["summary"] = product["summary"]
-    if found.probabilities is not None:
-        row["probabilities"] = [float(f"{p:.4g}") for p in found.probabilities]
+    if distribution:
+        known = probabilities is not None
+        row["probabilities"] = [float(f"{p:.4g}") for p in probabilities] if known else None
     return row
 
 

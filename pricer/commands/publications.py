@@ -1,6 +1,5 @@
 """What a run is on the Hugging Face Hub: its prompts as a data set, its adapter as a model."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +7,13 @@ from typing import Any, Literal
 
 from huggingface_hub import HfApi, constants, get_token
 
-from pricer.errors import HubError
-from pricer.files import read_parquet, write_parquet
-from pricer.hub import TOKENS, ask
+from pricer.errors import HubError, PricerError, without_passwords
+from pricer.escaping import markdown
+from pricer.files import read_json, read_parquet, write_parquet
+from pricer.hub import TOKENS, ask, read_origin
 from pricer.provenance import file_sha256
 from pricer.tables import table
+from pricer.workspace import Workspace
 
 # the names that the reference data sets use
 PUBLISHED_SPLITS = {"train": "train", "validation": "val", "test": "test"}
@@ -64,25 +65,18 @@ def run_tag(lock_file: Path) -> str:
 
 
 def prompts_publication(
-    repo: str,
-    folder: Path,
-    *,
-    prompts_dir: Path,
-    items_metrics: Path,
-    prompts_metrics: Path,
-    origin_file: Path,
-    params: dict[str, Any],
-    tag: str,
+    repo: str, folder: Path, left: Workspace, *, params: dict[str, Any], tag: str
 ) -> Publication:
-    """Write prompts and completions of each split, and the card, to an empty folder."""
+    """Write prompts and completions of each split, and the card, to a new folder."""
+    folder.mkdir()
     counts, hashes = [], []
     for split, name in PUBLISHED_SPLITS.items():
-        source = prompts_dir / f"{split}.parquet"
+        source = left.prompts / f"{split}.parquet"
         rows = read_parquet(source, columns=["prompt", "completion"])
         write_parquet(folder / "data" / f"{name}-00000-of-00001.parquet", rows)
         counts.append([f"`{name}`", f"{len(rows):,}"])
         hashes.append([f"`{split}.parquet`", f"`{file_sha256(source)}`"])
-    tokens = _read_json(prompts_metrics)
+    tokens = _read_json(left.metrics / "prompts.json")
     card = [
         "---",
         "task_categories: [text-generation]",
@@ -99,8 +93,8 @@ def prompts_publication(
         "",
         table(["split", "examples"], counts),
         "",
-        f"- Products: {_read_json(items_metrics)['origin']}",
-        f"- Tokenizer: that of {_read_json(origin_file)['base_model']}",
+        f"- Products: {_read_json(left.metrics / 'items.json')['origin']}",
+        f"- Tokenizer: that of {markdown(read_origin(left.base_model).base_model)}",
         f"- Cutoff: {params['prompts.cutoff']} tokens of a description; "
         f"{tokens['truncated']:,} of {tokens['n']:,} descriptions are longer",
         f"- The longest example has {tokens['example_tokens_max']} tokens, "
@@ -118,19 +112,12 @@ def prompts_publication(
     return Publication(repo, "dataset", folder, tag)
 
 
-def adapter_publication(
-    repo: str,
-    folder: Path,
-    *,
-    adapter_dir: Path,
-    items_metrics: Path,
-    scores_file: Path,
-    tag: str,
-) -> Publication:
-    """Copy an adapter to an empty folder, with what the run measured added to its card."""
-    for file in sorted(adapter_dir.iterdir()):
+def adapter_publication(repo: str, folder: Path, left: Workspace, *, tag: str) -> Publication:
+    """Copy an adapter to a new folder, with what the run measured added to its card."""
+    folder.mkdir()
+    for file in sorted(left.adapter.iterdir()):
         shutil.copyfile(file, folder / file.name)
-    scores = _read_json(scores_file)
+    scores = _read_json(left.metrics / "evaluate.json")
     rows = [
         [
             label,
@@ -145,7 +132,7 @@ def adapter_publication(
     with (folder / "README.md").open("a", encoding="utf-8") as card:
         card.write(
             f"\n## Results\n\nOn {scores['n']:,} test products: "
-            f"{_read_json(items_metrics)['origin']}.\n\n"
+            f"{_read_json(left.metrics / 'items.json')['origin']}.\n\n"
             f"{table(['score', 'value', '95% interval'], rows)}\n\nRun: `{tag}`\n"
         )
     return Publication(repo, "model", folder, tag)
@@ -181,8 +168,15 @@ def publish(publication: Publication, *, public: bool) -> str:
         api.create_tag(repo, tag=publication.tag, revision=done.oid, repo_type=kind, exist_ok=True)
         return str(url)
 
-    return ask(send, repo, kind, named="--prompts" if kind == "dataset" else "--adapter")
+    return without_passwords(
+        ask(send, repo, kind, named="--prompts" if kind == "dataset" else "--adapter")
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return dict(read_json(path))
+    except (TypeError, ValueError) as error:
+        raise PricerError(
+            f"{path} is damaged ({error}): `git checkout {path}` or `dvc repro` brings it back"
+        ) from None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pricer.errors import PricerError
+from pricer.errors import PricerError, quoted
 from pricer.workspace import Workspace
 
 
@@ -28,7 +28,7 @@ def publish(
 
     for repo in filter(None, (adapter, prompts)):
         if not re.fullmatch(REPOSITORY, repo):
-            raise PricerError(f"{repo} is no name of a repository, must be OWNER/NAME")
+            raise PricerError(f"{quoted(repo)} is no name of a repository, must be OWNER/NAME")
     params = flat_params(dict(read_params()))
     # a card must not tell the scores or the data of another run
     if stale := stages_to_run("evaluate" if adapter else "prompts"):
@@ -36,35 +36,13 @@ def publish(
     left = Workspace()
     tag = run_tag(left.lock)
     with tempfile.TemporaryDirectory() as temporary:
-        publications = []
+        folder, publications = Path(temporary), []
         if prompts:
-            folder = Path(temporary) / "prompts"
-            folder.mkdir()
             publications.append(
-                prompts_publication(
-                    prompts,
-                    folder,
-                    prompts_dir=left.prompts,
-                    items_metrics=left.metrics / "items.json",
-                    prompts_metrics=left.metrics / "prompts.json",
-                    origin_file=left.base_model / "origin.json",
-                    params=params,
-                    tag=tag,
-                )
+                prompts_publication(prompts, folder / "prompts", left, params=params, tag=tag)
             )
         if adapter:
-            folder = Path(temporary) / "adapter"
-            folder.mkdir()
-            publications.append(
-                adapter_publication(
-                    adapter,
-                    folder,
-                    adapter_dir=left.adapter,
-                    items_metrics=left.metrics / "items.json",
-                    scores_file=left.metrics / "evaluate.json",
-                    tag=tag,
-                )
-            )
+            publications.append(adapter_publication(adapter, folder / "adapter", left, tag=tag))
         for publication in publications:
             if dry_run:
                 print(publication.describe(public=public))

@@ -10,7 +10,7 @@ from pricer.files import read_parquet
 from pricer.prices.predictions import read_baselines, read_predictions
 from pricer.workspace import require
 
-TOLD = ["id", "title", "category"]  # of items, beside their predictions
+ITEM_COLUMNS = ["id", "title", "category"]
 
 
 def read_run(
@@ -25,7 +25,8 @@ def read_run(
         items_file: of the test split, likewise.
 
     Returns:
-        A table with id, price, estimate_usd and, of a model, crps (USD); the items.
+        A table with id, price, estimate_usd and, of a model, crps (USD); the items with id, title
+        and category.
 
     Raises:
         PricerError: there is no such thing.
@@ -40,10 +41,9 @@ def read_run(
         table = table[["id", "price", name]].rename(columns={name: "estimate_usd"})
     else:
         table = read_tuned(predictions_dir / "tuned.parquet", name)
-        return table, read_parquet(
-            read_revision(items_file, name), TOLD, name=f"{items_file} of {name}"
-        )
-    return table, read_parquet(items_file, TOLD) if items_file.exists() else None
+        items = read_revision(items_file, name)
+        return table, read_parquet(items, ITEM_COLUMNS, name=f"{items_file} of {name}")
+    return table, read_parquet(items_file, ITEM_COLUMNS) if items_file.exists() else None
 
 
 def _read(file: Path, name: str) -> pd.DataFrame:
@@ -74,7 +74,7 @@ def read_revision(path: Path, revision: str) -> io.BytesIO:
     # DVC takes a second to import: only who asks for an earlier run waits for it
     import dvc.api
     from dvc.exceptions import DvcException
-    from dvc.scm import RevError
+    from dvc.scm import RevError, SCMError
 
     try:
         content = dvc.api.read(str(path), rev=revision, mode="rb")
@@ -82,6 +82,11 @@ def read_revision(path: Path, revision: str) -> io.BytesIO:
         raise PricerError(
             f"{revision!r} is no predictor, git revision or experiment: "
             "`git log --oneline` and `dvc exp list` show what there is"
+        ) from None
+    except SCMError:
+        raise PricerError(
+            f"{revision!r} is no predictor here, and revisions and experiments are known in a git "
+            f"repository alone, in which {Path.cwd()} is not"
         ) from None
     except (DvcException, FileNotFoundError):
         raise PricerError(

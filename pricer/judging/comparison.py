@@ -80,10 +80,9 @@ def compare(
     difference = differences["mae"]
     delta = paired_gaps(both["id"], differences, bootstrap)
     groups = {"price": price_bands(both["price_a"])}
-    if items is not None:
-        both = both.merge(
-            items[["id", "title", "category"]].drop_duplicates("id"), on="id", how="left"
-        )
+    if items is not None and items["id"].dtype == both["id"].dtype:
+        told = items[["id", "title", "category"]].drop_duplicates("id")
+        both = both.merge(told, on="id", how="left")
         groups["category"] = category_groups(both["category"].fillna("unknown"))
     needed = _products_needed(difference, delta["mae"])
     return Comparison(
@@ -107,6 +106,11 @@ def compare(
 
 def _judged_by_both(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """Return the shared products in the order of their ids, columns with _a and _b."""
+    if a["id"].dtype != b["id"].dtype:
+        raise ItemsError(
+            "A and B share no product: the ids of one are numbers, of the other text, so that "
+            "they come from different items and cannot be compared"
+        )
     both = a.merge(b, on="id", suffixes=("_a", "_b")).sort_values("id", ignore_index=True)
     if both.empty:
         raise ItemsError(
@@ -163,7 +167,7 @@ def _moved(both: pd.DataFrame, difference: Floats) -> list[dict[str, Any]]:
     order = np.argsort(-np.abs(difference), kind="stable")[:MOVED]
     return [
         {
-            "id": int(both["id"].iloc[row]),
+            "id": both["id"].iloc[[row]].tolist()[0],  # a number or text, as Python has it
             "title": _title(both, row),
             "price": float(both["price_a"].iloc[row]),
             "a": float(both["estimate_usd_a"].iloc[row]),

@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import metadata_load
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
-from pricer.errors import BaseModelError
+from pricer.errors import BaseModelError, quoted
+from pricer.hub import card_data
+from pricer.model.folder import ADAPTER_CONFIG as CONFIG
+from pricer.model.folder import read_object
 from pricer.provenance import digest, file_sha256
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS = "adapter_model.safetensors"
+USUAL_RANK = 256
 
 
 def adapter_sha256(folder: Path) -> str:
@@ -39,12 +42,7 @@ def card_settings(folder: Path) -> dict[str, Any]:
     Returns:
         base_model_sha256, cutoff and quantization, as a serving record has them.
     """
-    card = folder / "README.md"
-    try:
-        facts = metadata_load(card) if card.is_file() else None
-    except Exception:  # a card that a person has written is not ours to judge
-        return {}
-    settings = (facts or {}).get("pricer")
+    settings = card_data(folder).get("pricer")
     return dict(settings) if isinstance(settings, dict) else {}
 
 
@@ -56,15 +54,17 @@ def load_adapter(base_model: PreTrainedModel, folder: Path, dtype: torch.dtype) 
             all there, others too, or no numbers.
     """
     check_adapter(folder)
+    _check_ranks(folder)
     try:
         with warnings.catch_warnings():  # it warns of missing weights, which end the call below
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
             model = PeftModel.from_pretrained(base_model, str(folder), local_files_only=True)
         with safe_open(folder / WEIGHTS, "pt") as file:
             stored = set(file.keys())
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise BaseModelError(f"{folder}: cannot be put on this base model ({first})") from error
+    except Exception as error:  # whatever a strange configuration leads the library to
+        raise BaseModelError(
+            f"{folder}: cannot be put on this base model ({_first_line(error)})"
+        ) from error
     # the library starts what is missing at random, and leaves out what it does not know
     needed = set(get_peft_model_state_dict(model, save_embedding_layers=False))
     _compare_weights(folder, stored, needed)
@@ -75,6 +75,41 @@ def load_adapter(base_model: PreTrainedModel, folder: Path, dtype: torch.dtype) 
             # trained in float32; casting once is cheaper than with every token
             parameter.data = parameter.data.to(dtype)
     return model.eval()
+
+
+def _check_ranks(folder: Path) -> None:
+    """Raise BaseModelError unless a configuration is of LoRA, of ranks that its weights can have.
+
+    The library makes room for any rank, and other kinds of adapters load more than their weights.
+    """
+    config = read_object(folder / CONFIG)
+    if config.get("peft_type") != "LORA":
+        raise BaseModelError(
+            f"{folder}: {CONFIG} has peft_type {quoted(config.get('peft_type'))}, must be LORA"
+        )
+    pattern = config.get("rank_pattern") or {}
+    widest = _widest(folder / WEIGHTS)
+    for rank in (config.get("r"), *(pattern.values() if isinstance(pattern, dict) else [pattern])):
+        if type(rank) is not int or not 0 < rank <= widest:
+            raise BaseModelError(
+                f"{folder}: cannot be put on this base model: {CONFIG} has rank {quoted(rank)}, "
+                f"{WEIGHTS} is of ranks up to {widest}"
+            )
+
+
+def _widest(weights: Path) -> int:
+    """Return the largest size of any tensor in a file; nothing is loaded."""
+    try:
+        with safe_open(weights, "pt") as file:
+            shapes = [file.get_slice(name).get_shape() for name in list(file.keys())]
+    except (OSError, SafetensorError) as error:
+        raise BaseModelError(f"{weights}: not readable ({_first_line(error)})") from None
+    # without any, what is missing is told later on
+    return max((size for shape in shapes for size in shape), default=USUAL_RANK)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _compare_weights(folder: Path, stored: set[str], needed: set[str]) -> None:

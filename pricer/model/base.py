@@ -1,12 +1,11 @@
 """The base model: its tokenizer, its quantized weights, and the device and precision for both."""
 
-import json
 import warnings
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -17,8 +16,9 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from pricer.errors import BaseModelError
-from pricer.hub import weights_folder
+from pricer.hub import read_origin, weights_folder
 from pricer.launch import local_rank
+from pricer.model.folder import CONFIG, read_config, refuse_adapter, weight_files
 from pricer.params import Dtype, Quantization
 from pricer.provenance import digest, folder_sha256
 
@@ -120,8 +120,8 @@ def base_model_sha256(folder: Path) -> str:
     """
     hashes = folder_sha256(folder)
     if hashes.pop("origin.json", None):
-        hub = json.loads((folder / "origin.json").read_text(encoding="utf-8")).get("hub") or {}
-        hashes |= {name: file["sha256"] for name, file in hub.get("files", {}).items()}
+        hub = read_origin(folder).hub
+        hashes |= {name: file.sha256 for name, file in hub.files.items()} if hub else {}
     return digest(hashes)
 
 
@@ -159,12 +159,16 @@ def load_base_model(
             the other weights; None for bytes.
 
     Raises:
-        BaseModelError: the folder cannot be loaded, or not quantized on this device.
+        BaseModelError: the folder cannot be loaded, or not quantized on this device, or a weight
+            is no finite number.
         HubError: the weights are no longer in the Hub's cache, and cannot be downloaded.
     """
-    if not (folder / "config.json").is_file():  # the library would ask the Hub for such a name
-        raise BaseModelError(f"{folder}: no base model there (no config.json): dvc repro fetch")
+    if not (folder / CONFIG).is_file():  # the library would ask the Hub for such a name
+        raise BaseModelError(f"{folder}: no base model there (no {CONFIG}): dvc repro fetch")
     weights = weights_folder(folder)
+    read_config(weights)
+    refuse_adapter(weights)
+    weight_files(weights)
     config = None
     if quantization.bits < 16:
         check_quantizes_on(device)
@@ -187,17 +191,45 @@ def load_base_model(
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a strange configuration leads the library to
         raise BaseModelError(
             f"{folder}: cannot load the base model ({_first_line(error)})"
         ) from error
     missing = sorted(loading["missing_keys"])
     if missing:  # the library would make random ones
         raise BaseModelError(f"{folder}: no weights for {', '.join(missing[:3])} ({len(missing)})")
+    _check_finite(weights, dtype, folder)
     keep_unpacked(model)
     return model.eval()
+
+
+def _check_finite(weights: Path, dtype: torch.dtype, folder: Path) -> None:
+    """Raise BaseModelError for a stored weight that is NaN, or infinite in `dtype`.
+
+    As stored, since quantization may hide NaN. Reading 6 GB again takes about as many seconds as
+    their bytes take to come from the disk; the comparison itself passes 7 GB a second on one core.
+    """
+    for file in sorted(weights.glob("model*.safetensors")):
+        with safe_open(file, "pt") as stored:
+            for name in stored.keys():  # noqa: SIM118 (it is no dict)
+                tensor = stored.get_tensor(name)
+                if not _is_finite(tensor, dtype):
+                    raise BaseModelError(
+                        f"{folder}: {file.name} holds NaN, or more than {dtype_name(dtype)} can "
+                        f"hold, in {name}: fetch the model again, or set compute.dtype to bfloat16 "
+                        "or float32"
+                    )
+
+
+def _is_finite(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    if tensor.itemsize == 1:  # torch compares no numbers of 8 bits
+        tensor = tensor.float()
+    ends = torch.stack(torch.aminmax(tensor))  # NaN, if there is any
+    return bool(ends.to(dtype).isfinite().all())
 
 
 def keep_unpacked(model: PreTrainedModel) -> None:

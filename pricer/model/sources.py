@@ -18,22 +18,30 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
-from pricer.errors import BaseModelError
+from pricer.errors import BaseModelError, quoted
 from pricer.hub import (
     card_data,
     checked_sha256,
     download,
     file_names,
+    read_origin,
     resolve,
     revision_notice,
     weights_folder,
 )
+from pricer.model.folder import (
+    CONFIG,
+    WEIGHT_FILES,
+    read_config,
+    read_value,
+    refuse_adapter,
+    weight_files,
+)
 from pricer.params import Model
 from pricer.provenance import file_sha256
 
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
-CONFIGURATIONS = ("config.json", "generation_config.json")
+CONFIGURATIONS = (CONFIG, "generation_config.json")
 # what a base model folder takes from the Hub beside the weights: nothing that is code
 SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 
@@ -114,10 +122,10 @@ def find_config(model: Model, base_model_dir: Path) -> tuple[dict[str, Any], str
     """
     source = describe_source(model)
     fetched = base_model_dir / "origin.json"
-    if fetched.is_file() and source.identity in fetched.read_text(encoding="utf-8"):
-        return _read_config(base_model_dir / "config.json")
+    if fetched.is_file() and source.identity in read_origin(base_model_dir).base_model:
+        return read_config(base_model_dir), str(base_model_dir / CONFIG)
     if source.config:
-        return _read_config(source.config)
+        return read_config(source.config.parent), str(source.config)
     known = json.loads((Path(__file__).parent / "known_models.json").read_text(encoding="utf-8"))
     for entry in known:
         if source.name in entry["names"]:
@@ -125,13 +133,6 @@ def find_config(model: Model, base_model_dir: Path) -> tuple[dict[str, Any], str
     raise BaseModelError(
         f"no configuration of {source.name} on this machine: run `dvc repro fetch` first"
     )
-
-
-def _read_config(file: Path) -> tuple[dict[str, Any], str]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8")), str(file)
-    except (OSError, ValueError) as error:
-        raise BaseModelError(f"{file}: no readable configuration ({error})") from None
 
 
 def copy_base_model(source: Path, out: Path) -> None:
@@ -157,21 +158,12 @@ def check_base_model(folder: Path) -> None:
     ):
         if not any((folder / name).is_file() for name in names):
             raise BaseModelError(f"{folder}: no {what}, a base model needs {' or '.join(names)}")
-    for file in folder.glob("*.json"):
-        try:
-            json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            raise BaseModelError(f"{file}: not valid JSON; is the file complete?") from None
-    if missing := [name for name in _weight_files(folder) if not (folder / name).is_file()]:
+    refuse_adapter(folder)
+    read_config(folder)
+    for file in sorted(folder.glob("*.json")):
+        read_value(file)
+    if missing := [name for name in weight_files(folder) if not (folder / name).is_file()]:
         raise BaseModelError(f"{folder}: {len(missing)} weight files missing, first {missing[0]}")
-
-
-def _weight_files(folder: Path) -> list[str]:
-    """Return the names of the weight files that a model folder has, or by its index should have."""
-    index = folder / WEIGHT_FILES[1]
-    if not index.is_file():
-        return [WEIGHT_FILES[0]]
-    return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
 
 
 def fetch_hub_model(repo: str, revision: str, out: Path) -> dict[str, Any]:
@@ -201,7 +193,8 @@ def fetch_hub_model(repo: str, revision: str, out: Path) -> dict[str, Any]:
             "take a repository that has them"
         )
     _refuse_code(repo, folder)
-    weights = _weight_files(folder)
+    refuse_adapter(folder)
+    weights = weight_files(folder)
     folder = download(repo, "model", commit, weights, whole=False)
     card = card_data(folder)
     check_base_model(folder)
@@ -213,7 +206,10 @@ def fetch_hub_model(repo: str, revision: str, out: Path) -> dict[str, Any]:
         "repo": repo,
         "commit": commit,
         "license": {
-            key: card[key] for key in ("license", "license_name", "license_link") if key in card
+            # a card that a person has written: null, a number or a list tells no licence
+            key: card[key]
+            for key in ("license", "license_name", "license_link")
+            if isinstance(card.get(key), str)
         },
         "files": {
             name: {
@@ -228,17 +224,16 @@ def fetch_hub_model(repo: str, revision: str, out: Path) -> dict[str, Any]:
 
 def _refuse_code(repo: str, folder: Path) -> None:
     """Raise BaseModelError if a model needs code that comes with it: such code is never run."""
-    file = folder / "config.json"
-    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    config = read_config(folder) if (folder / CONFIG).is_file() else {}
     if "auto_map" not in config:
         return
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     kind = config.get("model_type")
-    if kind not in CONFIG_MAPPING_NAMES:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING_NAMES:
         raise BaseModelError(
-            f"{repo}: a model of type {kind} needs code from its repository, which is never run: "
-            "take one of a type that transformers knows, such as llama"
+            f"{repo}: a model of type {quoted(kind)} needs code from its repository, which is "
+            "never run: take one of a type that transformers knows, such as llama"
         )
 
 
@@ -251,18 +246,21 @@ def describe_base_model(folder: Path) -> dict[str, Any]:
         BaseModelError: a weight file is not readable.
         HubError: the weights are no longer in the Hub's cache, and cannot be downloaded.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_config(folder)
     parameters = 0
     weights_dir = weights_folder(folder)
-    for file in (weights_dir / name for name in _weight_files(weights_dir)):
+    for file in (weights_dir / name for name in weight_files(weights_dir)):
         try:
             with safe_open(file, framework="numpy") as weights:
                 for name in weights.keys():  # noqa: SIM118  a handle, not a dict
                     parameters += math.prod(weights.get_slice(name).get_shape())
-        except SafetensorError as error:
+        except (OSError, SafetensorError) as error:
             raise BaseModelError(f"{file}: not readable ({error}); is it complete?") from None
+    architectures = config.get("architectures")
     return {
-        "architecture": config.get("architectures", ["unknown"])[0],
+        "architecture": str([*architectures, "unknown"][0])
+        if isinstance(architectures, list)
+        else "unknown",
         "layers": config.get("num_hidden_layers"),
         "hidden_size": config.get("hidden_size"),
         "vocabulary": config.get("vocab_size"),
@@ -349,9 +347,14 @@ def convert_gguf(gguf: Path, out: Path) -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    local: dict[str, Any] = {
+        "gguf_file": gguf.name,
+        "local_files_only": True,
+        "trust_remote_code": False,
+    }
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **local)
     loaded, loading = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True
+        gguf.parent, dtype=torch.float32, output_loading_info=True, **local
     )
     missing = sorted(loading["missing_keys"])
     if missing:  # the library would make random ones

@@ -127,9 +127,10 @@ def _fill_in(
     """Put what was read of some prompts into their rows."""
     found.price_mass[rows] = np.exp(log_probs).sum(axis=1)
     found.dropped_mass[rows] = dropped
-    # relative to the likeliest price: also where the whole mass is next to nothing
-    relative = np.exp(log_probs - log_probs.max(axis=1, keepdims=True))
-    found.probabilities[rows] = relative / relative.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # NaN stays NaN, and is no usable distribution
+        # relative to the likeliest price: also where the whole mass is next to nothing
+        relative = np.exp(log_probs - log_probs.max(axis=1, keepdims=True))
+        found.probabilities[rows] = relative / relative.sum(axis=1, keepdims=True)
     for row, text in zip(rows, texts, strict=bool(texts)):
         found.greedy_texts[row] = text
 

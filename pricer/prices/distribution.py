@@ -4,6 +4,7 @@ A distribution is a row of probabilities: column v is the price of v dollars.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,10 @@ from pricer.errors import PricerError
 
 Floats = NDArray[np.float64]
 
+NO_DISTRIBUTION = (
+    "the model gives no price a probability (NaN or infinity in its computation): its weights or "
+    "the adapter's are damaged, or compute.dtype float16 overflows (set it to bfloat16 or float32)"
+)
 LEVELS = range(1, 100)  # percent; the intervals that a calibration holds offsets for
 
 
@@ -34,6 +39,18 @@ class PriceDistributions:
     dropped_mass: Floats
     greedy_texts: list[str]
     batch_size: int
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """Where there is a distribution, (n,): NaN or infinity in a model leaves none."""
+        masses = np.isfinite(self.price_mass) & np.isfinite(self.dropped_mass)
+        return np.asarray(masses & np.isfinite(self.probabilities).all(axis=1))
+
+    def check_usable(self, ids: Iterable[object]) -> None:
+        """Raise PricerError with the id of the first of the n products without a distribution."""
+        for product, usable in zip(ids, self.usable, strict=True):
+            if not usable:
+                raise PricerError(f"product {product}: {NO_DISTRIBUTION}")
 
 
 def quantile(probabilities: Floats, level: float) -> Floats:

@@ -1,10 +1,11 @@
 """The predictions table: made, described and read here, without torch."""
 
+import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import pandas as pd
 
 from pricer.errors import ItemsError, PricerError, quoted
@@ -45,18 +46,10 @@ COLUMNS = {
     "crps": "continuous ranked probability score, USD",
     "pit": "probability integral transform",
 }
-NEEDED = ["id", "price", "estimate_usd"]  # of a table that is to be judged
-TEXT = ("greedy_text",)
-GAPS = ("estimate_usd", "greedy")  # where there is no number in what a model said
-
-EXACT = 2**53  # from here on, whole numbers share floats
+NEEDED = ("id", "price", "estimate_usd")  # of a table that is to be judged
 LARGEST = 1e100  # squares of what is larger, and their sums, leave the range of floats
-# what is in any other column may be negative: a linear model's estimates are
-BOUNDS = {
-    "price": (0, 1e9),  # USD; nothing that is sold costs more
-    "crps": (0, LARGEST),
-    **dict.fromkeys(("price_mass", "dropped_mass", "pit"), (-1e-6, 1 + 1e-6)),
-}
+PROBABILITIES = ("price_mass", "dropped_mass", "pit")
+NUMBERS = {int, float}  # of Python, which pandas makes of its own: no truth values
 
 _NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
 
@@ -120,77 +113,88 @@ def read_predictions(source: Path | BinaryIO, name: str) -> pd.DataFrame:
         name: what an error calls it.
 
     Raises:
-        ItemsError: it is no Parquet file, not one of the predictions of one predictor, or holds
-            an id or a number that cannot be.
+        PricerError: it is no Parquet file, or damaged.
+        ItemsError: it is not one of the predictions of one predictor, has a product twice, or
+            holds what is no number where one belongs.
     """
-    return no_number_is_zero(_read(source, name, NEEDED))
+    return no_number_is_zero(_read(source, name, NEEDED, COLUMNS))
 
 
 def read_baselines(source: Path | BinaryIO, name: str) -> pd.DataFrame:
-    """Read the baselines' estimates: id, price, and a column (USD) for each; see `NEEDED`.
+    """Read the baselines' estimates: id, price, and a column (USD) for each.
 
     Raises:
-        ItemsError: as `read_predictions`.
+        PricerError: see `read_predictions`.
     """
-    return _read(source, name, NEEDED[:2])
+    return _read(source, name, ("id", "price"), None)
 
 
-def _read(source: Path | BinaryIO, name: str, needed: list[str]) -> pd.DataFrame:
+def _read(
+    source: Path | BinaryIO, name: str, needed: Iterable[str], numbers: Iterable[str] | None
+) -> pd.DataFrame:
+    """Read a table whose columns `numbers`, as far as it has them, or all, hold numbers."""
     table = read_parquet(source, name=name)
     missing = [column for column in needed if column not in table]
-    if missing or not table.columns.is_unique:
+    if missing:
         raise ItemsError(
-            f"{name}: no predictions of one predictor ({', '.join(missing) or 'no column'} "
-            f"missing, has {', '.join(map(str, table))})"
+            f"{name}: no predictions of one predictor ({', '.join(missing)} missing, "
+            f"has {', '.join(map(str, table))[:200]})"
         )
     if table.empty:
         raise ItemsError(f"{name}: no product in it")
-    _check_ids(table["id"], name)
-    for column in map(str, table):
-        ours = column in COLUMNS or "estimate_usd" not in needed
-        if ours and column not in ("id", *TEXT):
-            _check_numbers(table, column, name)
-    return table.astype({"id": "int64"})
+    table = table.assign(id=_checked_ids(table["id"], name))
+    for column in numbers or map(str, table):
+        if column in table and column not in ("id", "greedy_text"):
+            table[column] = _checked_numbers(table, column, name)
+    return table
 
 
-def _check_ids(ids: "pd.Series[Any]", name: str) -> None:
-    ids = ids.astype(object)  # as Python has numbers
-    whole = ids.map(_is_id)
-    if not whole.all():
-        raise ItemsError(
-            f"{name}: id {quoted(ids[~whole].iloc[0])} is no whole number below 2^63 that is known "
-            "exactly: write ids as 64-bit integers"
-        )
+def _checked_ids(ids: "pd.Series[Any]", name: str) -> "pd.Series[Any]":
+    """Return the ids as int64 or text, each there once."""
+    every = ids.tolist()
+    if {type(one) for one in every} != {str}:
+        wrong = [one for one in every if type(one) is not int or not -(2**63) <= one < 2**63]
+        if wrong:
+            raise ItemsError(
+                f"{name}: ids must be all whole numbers below 2^63, or all text, "
+                f"got {quoted(wrong[0])}"
+            )
+        ids = ids.astype("int64")
     repeated = ids[ids.duplicated()]
     if len(repeated):
         raise ItemsError(
-            f"{name}: id {repeated.iloc[0]} occurs more than once ({len(repeated)} repeated): "
-            "predictions of one predictor have a row for each product"
+            f"{name}: {repeated.nunique()} products stand in it more than once, "
+            f"the first is id {quoted(repeated.tolist()[0])}: keep one row of each"
         )
+    return ids
 
 
-def _is_id(value: object) -> bool:
-    if isinstance(value, float):
-        return value.is_integer() and abs(value) < EXACT
-    return type(value) is int and -(2**63) <= value < 2**63
-
-
-def _check_numbers(table: pd.DataFrame, column: str, name: str) -> None:
+def _checked_numbers(table: pd.DataFrame, column: str, name: str) -> "pd.Series[float]":
+    """Return a column as finite numbers; an estimate may be missing, a price is above 0."""
     values = table[column]
-    low, high = BOUNDS.get(column, (-LARGEST, LARGEST))
-    if column in GAPS and values.isna().all():
-        return
-    if not pd.api.types.is_numeric_dtype(values) or values.dtype == bool:
+    numbers = values.map(lambda value: float(value) if type(value) in NUMBERS else math.nan)
+    low, high, allowed = _bounds(column)
+    bad = ~numbers.between(low, high)
+    if column in ("estimate_usd", "greedy"):
+        bad &= values.notna()
+    if bad.any():
+        product, value = (table.loc[bad, key].tolist()[0] for key in ("id", column))
         raise ItemsError(
-            f"{name}: column {column} must hold numbers (got {quoted(values.iloc[0])})"
+            f"{name}: {column} of product {quoted(product)} must be {allowed}, "
+            f"got {quoted(value)} ({int(bad.sum())} of {len(table)} are not)"
         )
-    right = values.between(low, high) | (values.isna() if column in GAPS else False)
-    if not right.all():
-        row = int(np.argmin(right))
-        raise ItemsError(
-            f"{name}: {column} of product {table['id'].iloc[row]} is {values.iloc[row]}, "
-            f"must be a number from {low:g} to {high:g}"
-        )
+    return numbers
+
+
+def _bounds(column: str) -> tuple[float, float, str]:
+    """Return the lowest and the highest value of a column, and what an error calls these."""
+    if column == "price":
+        return 0.01, 1e9, "a price above 0"
+    if column in PROBABILITIES:
+        return -1e-6, 1 + 1e-6, "a number from 0 to 1"
+    if column == "crps":
+        return 0, LARGEST, "a finite number from 0"
+    return -LARGEST, LARGEST, "a finite number"
 
 
 def no_number_is_zero(table: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pricer.errors import ItemsError, PricerError
+from pricer.errors import ItemsError, PricerError, quoted
 from pricer.model.adapters import load_adapter
 from pricer.model.base import choose_device, choose_dtype, load_base_model, load_tokenizer
 from pricer.prices.batches import ALL_OF_IT, Reading, Share, predict_distributions
@@ -16,6 +16,7 @@ from pricer.prices.distribution import (
     ESTIMATES,
     KINDS,
     LEVELS,
+    NO_DISTRIBUTION,
     PriceDistributions,
     calibrated,
     interval,
@@ -26,6 +27,8 @@ from pricer.prices.trie import build_price_trie
 from pricer.products.items import clean_text
 from pricer.products.prompts import build_prompt, cut_summaries
 from pricer.workspace import Workspace, require
+
+NO_DESCRIPTION = "no description"
 
 
 @dataclass(frozen=True)
@@ -137,19 +140,49 @@ class Predictor:
 
         Raises:
             ItemsError: a description is empty.
+            PricerError: there is no such point or level, the interval cannot be calibrated on
+                the products there were, or the model gives no numbers for a product.
+        """
+        texts = [_description(product) for product in products]
+        if not all(texts):
+            raise ItemsError(f"product {texts.index('') + 1}: {NO_DESCRIPTION}")
+        found = self._price(texts, point=point, level=level, distribution=distribution)
+        estimates = [one for one in found if one is not None]
+        if len(estimates) < len(found):
+            raise PricerError(f"product {found.index(None) + 1}: {NO_DISTRIBUTION}")
+        return estimates
+
+    def predict_each(
+        self,
+        products: Sequence[str | Mapping[str, object]],
+        *,
+        point: str | None = None,
+        level: int = 80,
+        distribution: bool = False,
+    ) -> list[PriceEstimate | str]:
+        """Return an estimate for each product, or in words why there is none.
+
+        Like `predict`, but for files where one bad product is no reason to price no other.
+
+        Raises:
             PricerError: there is no such point or level, or the interval cannot be calibrated on
                 the products there were.
         """
+        texts = [_description(product) for product in products]
+        asked = [text for text in texts if text]
+        found = iter(self._price(asked, point=point, level=level, distribution=distribution))
+        return [(next(found) or NO_DISTRIBUTION) if text else NO_DESCRIPTION for text in texts]
+
+    def _price(
+        self, texts: list[str], *, point: str | None, level: int, distribution: bool
+    ) -> list[PriceEstimate | None]:
+        """Return an estimate for each description, None where the model gives no numbers."""
         point = point or self.settings.point
         if point not in KINDS:
-            raise PricerError(f"point must be {', '.join(ESTIMATES)} or greedy, got {point!r}")
+            raise PricerError(
+                f"point must be {', '.join(ESTIMATES)} or greedy, got {quoted(point)}"
+            )
         self._check_level(level)
-        texts = [
-            clean_text(product if isinstance(product, str) else product.get("summary", ""))
-            for product in products
-        ]
-        if not all(texts):
-            raise ItemsError(f"product {texts.index('') + 1}: no description")
         summaries, tokens = cut_summaries(self.tokenizer, texts, self.settings.cutoff)
         prompts = [build_prompt(summary) for summary in summaries]
         found = self.distributions(prompts, greedy=point == "greedy")
@@ -172,7 +205,9 @@ class Predictor:
                 truncated=tokens[row] > self.settings.cutoff,
                 probabilities=found.probabilities[row] if distribution else None,
             )
-            for row in range(len(texts))
+            if usable
+            else None
+            for row, usable in enumerate(found.usable)
         ]
 
     def distributions(
@@ -212,3 +247,7 @@ class Predictor:
                 f"an interval of {level}% cannot be had: "
                 f"calibrated are {min(map(int, self.offsets))} to {max(map(int, self.offsets))}%"
             )
+
+
+def _description(product: str | Mapping[str, object]) -> str:
+    return clean_text(product if isinstance(product, str) else product.get("summary", ""))

@@ -1,17 +1,17 @@
 """The serving record: all that pricing another product needs, as the predict stage left it."""
 
-import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pricer.errors import PricerError
-from pricer.files import write_json
+from pricer.files import read_json, write_json
 from pricer.model.adapters import adapter_sha256, card_settings
 from pricer.model.base import base_model_sha256
-from pricer.params import Count, Dtype, Point, Quantization, Share
+from pricer.params import Count, Dtype, Point, Quantization, Share, first_problem
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -65,6 +65,18 @@ class ServingRecord(BaseModel):
     base_model_sha256: Digest | None = None
     adapter_sha256: Digest | None = None
 
+    @model_validator(mode="after")
+    def _offsets_are_of_prices(self) -> "ServingRecord":
+        most = math.log1p(self.max_price + 1)  # no two prices are further apart, rounding included
+        offsets = self.calibration.offsets if self.calibration else {}
+        for level, offset in offsets.items():
+            if abs(offset) > most:
+                raise ValueError(
+                    f"calibration.offsets.{level} must be {-most:.1f} to {most:.1f} "
+                    f"for prices up to ${self.max_price}, got {offset:g}"
+                )
+        return self
+
 
 def read_record(file: Path) -> ServingRecord:
     """Read a serving record.
@@ -73,19 +85,12 @@ def read_record(file: Path) -> ServingRecord:
         PricerError: the file is damaged, or not a serving record.
     """
     try:
-        return ServingRecord.model_validate(json.loads(file.read_text(encoding="utf-8")))
+        return ServingRecord.model_validate(read_json(file))
     except ValueError as error:  # of JSON, of the encoding, of pydantic
         raise PricerError(
-            f"{file} is no serving record ({_reason(error)}): "
+            f"{file} is no serving record ({first_problem(error)}): "
             "`dvc checkout` or `dvc repro predict` brings it back"
         ) from None
-
-
-def _reason(error: ValueError) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def write_record(file: Path, record: ServingRecord) -> None:
@@ -103,7 +108,7 @@ def record_of(adapter: Path | None) -> ServingRecord:
     try:
         return ServingRecord.model_validate(settings)
     except ValidationError as error:
-        raise PricerError(f"{adapter}/README.md: pricer.{_reason(error)}") from None
+        raise PricerError(f"{adapter}/README.md: pricer.{first_problem(error)}") from None
 
 
 def check_belongs(record: ServingRecord, base: Path, adapter: Path | None) -> None:

@@ -11,6 +11,7 @@ import random
 import string
 from collections.abc import Iterator
 
+from pricer.errors import ItemsError
 from pricer.products.families import BRANDS, CATALOG
 
 # What a seller says of a product that is not new, and what it does to a price.
@@ -26,6 +27,8 @@ SELLING_POINTS = (
     "compact and easy to store", "a favourite with our customers", "sturdy and well balanced",
     "quiet and dependable", "made to last", "for beginners and professionals alike",
 )  # fmt: skip
+
+MOST_ATTEMPTS = 20_000  # a second: one of a thousand products costs $900 and more
 
 OPENINGS = (
     "{Noun} with {facts}.",
@@ -66,12 +69,19 @@ def generate_products(
 
     Yields:
         title, category, price (USD), summary (the five lines of text), noise_free_price (USD).
+
+    Raises:
+        ItemsError: hardly any product has such a price.
     """
     for number in range(n):
         rng = random.Random(f"{seed}/{number}")
-        product = _product(rng, noise)
-        while not min_price <= float(product["price"]) <= max_price:
-            product = _product(rng, noise)
+        attempts = (_product(rng, noise) for _ in range(MOST_ATTEMPTS))
+        product = next((p for p in attempts if min_price <= float(p["price"]) <= max_price), None)
+        if product is None:
+            raise ItemsError(
+                f"catalog: of {MOST_ATTEMPTS:,} products none costs ${min_price} to ${max_price}: "
+                "set items.min_price and items.max_price further apart"
+            )
         yield product
 
 

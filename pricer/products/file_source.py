@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from pricer.errors import ItemsError
+from pricer.errors import ItemsError, quoted
 from pricer.products import items as it
 from pricer.products.readers import read_tables
-from pricer.products.splits import BATCH, Splits, count_splits, split_and_count
+from pricer.products.splits import BATCH, Splits, count_splits, split_and_count, told
 
 WITH_PRICES = (".jsonl", ".json", ".csv", ".parquet")
 ORIGIN = "the author's own files"
@@ -47,18 +47,21 @@ def file_items(
         return splits, {"origin": ORIGIN} | counts
 
     splits = {}
-    read, left_out, duplicates = 0, Counter[str](), 0
+    read, unusable, duplicates = 0, dict[str, Counter[str]](), 0
     for split in it.SPLITS:
         file = _split_file(path, split)
-        items, dropped, rows = _clean_file(file, **cleaning)
+        items, unusable[split], rows = _clean_file(file, **cleaning)
         splits[split] = it.drop_duplicates(items)
         read += rows
-        left_out += dropped
         duplicates += len(items) - len(splits[split])
     shared = _part_splits(splits, path, on_invalid)
     for split, items in splits.items():
         if items.empty:
-            raise ItemsError(f"{_split_file(path, split)}: no usable products left")
+            raise ItemsError(
+                f"{_split_file(path, split)}: no usable products left"
+                f"{told(unusable[split])}: look at items.min_price and items.max_price"
+            )
+    left_out = sum(unusable.values(), Counter[str]())
     counts = count_splits(splits, read, left_out, duplicates, shared=shared, unused=0)
     return splits, {"origin": ORIGIN} | counts
 
@@ -74,7 +77,7 @@ def read_products(path: Path) -> pd.DataFrame:
     """Read a file of products with prices as it is; the index is the line or row from 1.
 
     Raises:
-        ItemsError: the file is missing or of a type without prices, or see `readers.read_rows`.
+        ItemsError: it is missing, no file or of a type without prices, or see `readers.read_rows`.
     """
     suffix = path.suffix.lower()
     if suffix not in WITH_PRICES:
@@ -82,6 +85,8 @@ def read_products(path: Path) -> pd.DataFrame:
         raise ItemsError(f"{path}: {what}, must end in {', '.join(WITH_PRICES)}")
     if not path.exists():
         raise ItemsError(f"{path}: no such file (items.files.path in params.yaml)")
+    if not path.is_file():  # a pipe can be read once, and DVC has to hash what there is
+        raise ItemsError(f"{path}: no file (items.files.path in params.yaml): save it as one")
     return pd.concat(list(read_tables(path, BATCH)))
 
 
@@ -101,13 +106,29 @@ def _part_splits(splits: Splits, folder: Path, on_invalid: str) -> int:
     shared = 0
     for place, split in enumerate(it.SPLITS):
         for later in it.SPLITS[place + 1 :]:
+            _check_ids(splits[split], splits[later], f"{folder}: {split} and {later}")
             both = it.shared_items(splits[split], splits[later])
             if both.any() and on_invalid == "error":
                 title = splits[split]["title"][both].iloc[0]
                 raise ItemsError(
                     f"{folder}: {split} and {later} share {int(both.sum())} products, the first is "
-                    f"{title[:80]!r}: take them out of one, or set items.files.on_invalid to drop"
+                    f"{quoted(title)}: take them out of one, or set items.files.on_invalid to drop"
                 )
             splits[split] = splits[split][~both].reset_index(drop=True)
             shared += int(both.sum())
     return shared
+
+
+def _check_ids(items: pd.DataFrame, other: pd.DataFrame, where: str) -> None:
+    """Raise ItemsError if different products have the same id."""
+    both = items.merge(other, on="id", suffixes=("", "_other"))
+    keys = [both[column].map(it.text_key) for column in ("summary", "summary_other")]
+    titles = [both[column].map(it.title_key) for column in ("title", "title_other")]
+    both = both[(keys[0] != keys[1]) & (titles[0] != titles[1])]
+    if len(both):
+        first = both.iloc[0]
+        raise ItemsError(
+            f"{where} share {len(both)} ids of different products, the first is {first['id']} "
+            f"({quoted(first['title'])}, {quoted(first['title_other'])}): make ids unique in all "
+            "files or leave the column out"
+        )

@@ -1,18 +1,19 @@
 """Items in a data set on the Hugging Face Hub."""
 
+import json
 import re
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
-from pricer.errors import ItemsError
+from pricer.errors import ItemsError, quoted
 from pricer.hub import (
     card_data,
     checked_sha256,
@@ -23,7 +24,7 @@ from pricer.hub import (
 )
 from pricer.products import items as it
 from pricer.products.prompts import parse_prompt
-from pricer.products.splits import BATCH, Splits, count_splits
+from pricer.products.splits import BATCH, Splits, count_splits, told
 
 # how data sets on the Hub call the splits
 SPLIT_NAMES = {
@@ -33,6 +34,44 @@ SPLIT_NAMES = {
 }
 _TITLE = re.compile(r"^Title:[ \t]*(\S.*)$", re.MULTILINE)
 _CATEGORY = re.compile(r"^Category:[ \t]*(\S.*)$", re.MULTILINE)
+# far above what any card has; a long row of wildcards takes for ever to match
+LONGEST_PATTERN, MOST_WILDCARDS = 300, 10
+
+
+def _inside(pattern: str) -> str:
+    """Return a pattern of file names if nothing but a repository's own files can match it."""
+    leads_out = pattern.startswith(("/", "~")) or ".." in pattern.split("/")
+    strange = ":" in pattern or "\\" in pattern or not pattern.isprintable()
+    if leads_out or strange:
+        raise ItemsError(f"{quoted(pattern)} leads out of the repository: nothing of it is read")
+    if len(pattern) > LONGEST_PATTERN or pattern.count("*") > MOST_WILDCARDS:
+        raise ItemsError(f"{quoted(pattern)} is too long, or has too many wildcards")
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_inside)]
+
+
+class _SplitFiles(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    split: str
+    path: Pattern | list[Pattern]
+
+
+class _Config(BaseModel):
+    """What a card says of the files of one config; the rest of it is not read."""
+
+    model_config = ConfigDict(strict=True)
+
+    config_name: str
+    data_files: Pattern | list[Pattern] | list[_SplitFiles] | None = None
+    data_dir: Pattern | None = None
+    default: bool | None = None
+
+
+class _Card(BaseModel):
+    configs: list[_Config] = []
 
 
 def hub_items(
@@ -77,10 +116,10 @@ def hub_items(
             max_price=max_price,
         )
         if len(items) < (sizes[split] or 1):
+            dropped += Counter({why: counted[why] for why in ("shared", "duplicates")})
             raise ItemsError(
                 f"{dataset}: {sizes[split] or 'some'} {split} products asked for, but {len(items)} "
-                f"of {counted['read']} rows are usable and distinct (left out: "
-                f"{', '.join(f'{n} {reason}' for reason, n in (dropped + counted).items())}): "
+                f"of {counted['read']} rows are usable and distinct{told(dropped)}: "
                 f"lower items.hub.{split}_size, or look at items.min_price and items.max_price"
             )
         splits[split] = items
@@ -122,11 +161,10 @@ def _parquet_files(dataset: str, commit: str, config: str | None) -> dict[str, l
                 f"{dataset}: no Parquet files at commit {commit[:7]}: for data sets in other forms "
                 "the Hub makes some, set items.hub.revision to refs/convert/parquet"
             )
-        if card_data(folder):
-            shutil.copyfile(folder / "README.md", outline / "README.md")
+        (outline / "README.md").write_text(_checked_card(folder, dataset), encoding="utf-8")
         try:
             builder = load_dataset_builder(str(outline), name=config, cache_dir=temporary)
-        except (ValueError, FileNotFoundError) as error:
+        except (ValueError, FileNotFoundError, re.error) as error:
             reason = " ".join(str(error).partition("Example of usage")[0].split())
             raise ItemsError(
                 f"{dataset}: config {config} (items.hub.config): {reason}".replace(temporary, "")
@@ -149,6 +187,25 @@ def _parquet_files(dataset: str, commit: str, config: str | None) -> dict[str, l
     for name in wanted:
         checked_sha256(folder / name)
     return {split: [folder / name for name in own] for split, own in names.items()}
+
+
+def _checked_card(folder: Path, dataset: str) -> str:
+    """Return a card with what a data set's own says of its files, for the library to read.
+
+    In a pattern, it would follow any address and any path.
+
+    Raises:
+        ItemsError: a pattern leads out of the repository, or the card is none.
+    """
+    try:
+        card = _Card.model_validate(card_data(folder))
+    except ItemsError as error:
+        raise ItemsError(f"{dataset}: data_files in its card: {error}") from None
+    except ValidationError:
+        raise ItemsError(
+            f"{dataset}: configs in its card (README.md) are not of the form that the Hub documents"
+        ) from None
+    return f"---\n{json.dumps(card.model_dump(exclude_none=True))}\n---\n"
 
 
 def _hub_rows(files: list[Path], dataset: str, split: str) -> Iterator[pd.DataFrame]:
@@ -177,8 +234,8 @@ def _hub_rows(files: list[Path], dataset: str, split: str) -> Iterator[pd.DataFr
                     rows = batch.to_pandas()
                     yield _items_in_prompts(rows) if prompts else rows
                     bar.update(len(rows))
-        except pa.ArrowException as error:
-            reason = str(error).strip().splitlines()[0]
+        except (pa.ArrowException, ValueError, OSError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ItemsError(f"{dataset} {split}: {file.name} is not readable ({reason})") from None
 
 

@@ -1,15 +1,20 @@
 """Items: products with a price, cleaned, without duplicates, in disjoint splits."""
 
+import json
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from decimal import Decimal
 from hashlib import blake2b
+from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from pricer.errors import ItemsError
+from pricer.errors import ItemsError, quoted
 from pricer.files import read_parquet, read_parquet_parts, write_parquet
 
 REQUIRED_COLUMNS = ("title", "category", "price", "summary")
@@ -18,35 +23,80 @@ SPLITS = ("train", "validation", "test")
 
 PART = 50_000  # items in memory at once, where a split is read in parts
 
-# control characters but for tab and newline, bidirectional overrides, lone surrogates
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_PRICE = re.compile(r"(?:US)?\$?\s*(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?:\s*USD)?", re.IGNORECASE)
+CENT = 0.01  # USD, the least price
+
+# control characters but for tab and newline, bidirectional overrides
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+# Unicode's Default_Ignorable_Code_Point: joiners, variation selectors and others that show nothing
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+# [USD | US] [$] amount [$ | USD | US$]; an amount is digits, all or none in groups of three set off
+# by commas, and perhaps a point with digits after it, which may stand without any before it
+_PRICE = re.compile(
+    r"(?:USD?)?\s*\$?\s*(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?\s*(?:\$|USD|US\s*\$)?", re.IGNORECASE
+)
+_WHOLE_NUMBER = re.compile(r"([+-]?\d{1,19})(?:\.0*)?")
+_EXACT_FLOATS = 2**53  # from here on, whole numbers share floats
 
 
 def clean_text(text: object) -> str:
-    """Return `text` without control characters and outer spaces; what is no text is empty."""
+    """Return `text` without control characters and outer spaces; what shows nothing is empty.
+
+    Half a surrogate pair, which no file can hold, becomes U+FFFD.
+    """
     if not isinstance(text, str):
         return ""
-    return _UNPRINTABLE.sub(" ", text.replace("\r\n", "\n")).strip()
+    text = _LONE_SURROGATE.sub("\ufffd", text)
+    text = _UNPRINTABLE.sub(" ", text.replace("\r\n", "\n")).strip()
+    return text if _INVISIBLE.sub("", text).strip() else ""
 
 
 def parse_amount(value: object) -> float | None:
     """Return a price in USD from a number or text such as "$1,299.00", None where there is none.
 
-    Negative and zero prices, NaN, infinities and truth values are None too.
+    Negative and zero prices, NaN, infinities, truth values and bytes are None too.
+
+    >>> parse_amount("USD 1,299"), parse_amount("$.99"), parse_amount("1.299,00")
+    (1299.0, 0.99, None)
     """
     if isinstance(value, str):
         match = _PRICE.fullmatch(value.strip())
-        if not match:
-            return None
-        value = match[1].replace(",", "") + (match[2] or "")
-    elif isinstance(value, bool):
+        value = Decimal(((match[1] or "0") + (match[2] or "")).replace(",", "")) if match else None
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
         return None
     try:
-        price = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        price = float(value)
+    except (OverflowError, ValueError):  # a whole number of 400 digits; a signalling NaN
         return None
     return price if 0 < price < float("inf") else None
+
+
+def parse_id(value: object) -> int | None:
+    """Return an id of 64 bits from a whole number or its digits, None where there is none.
+
+    A float from 2^53 on is none: it may stand for several ids.
+    """
+    match value:
+        case str():
+            digits = _WHOLE_NUMBER.fullmatch(value.strip())
+            number = int(digits[1]) if digits else None
+        case bool():
+            number = None
+        case Integral():
+            number = int(value)
+        case Decimal() if value.is_finite():
+            number = int(value) if value == value.to_integral_value() else None
+        case Real():
+            floating = float(value)
+            exact = floating.is_integer() and abs(floating) < _EXACT_FLOATS
+            number = int(floating) if exact else None
+        case _:
+            number = None
+    return number if number is not None and -(2**63) <= number < 2**63 else None
 
 
 def clean_products(
@@ -62,23 +112,30 @@ def clean_products(
         max_price: USD, products above are counted and left out.
 
     Returns:
-        id, title, category, price (USD), summary and the optional columns that `rows` has.
+        id, title, category, price (USD, whole cents), summary and the optional columns that `rows`
+        has, each of one type; `noise_free_price` is NaN where there is none.
 
     Raises:
-        ItemsError: a column is missing, or with "error" the first invalid row.
+        ItemsError: a column is missing, an id is none, or with "error" the first invalid row.
     """
     missing = [column for column in REQUIRED_COLUMNS if column not in rows]
     if missing:
         raise ItemsError(
             f"{where}: column {', '.join(missing)} missing "
-            f"(has {', '.join(map(str, rows)) or 'none'}): items need {', '.join(REQUIRED_COLUMNS)}"
+            f"(has {_names(rows)}): items need {', '.join(REQUIRED_COLUMNS)}"
         )
     kept = [column for column in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS) if column in rows]
     items = rows[kept].copy()
     for column in ("title", "category", "summary"):
         items[column] = items[column].map(clean_text).astype("str")
-    prices = rows["price"].map(parse_amount).astype(float)
+    # what sums and currencies leave behind the cents is no part of a price
+    prices = rows["price"].map(parse_amount).astype(float).map(lambda price: round(price, 2))
     items["price"] = prices
+    for column in ("full", "weight"):
+        if column in items:
+            items[column] = _of_one_type(items[column])
+    if "noise_free_price" in items:
+        items["noise_free_price"] = items["noise_free_price"].map(parse_amount).astype(float)
 
     invalid = pd.Series("", index=rows.index)
     invalid[prices.isna()] = "no positive price"
@@ -89,29 +146,52 @@ def clean_products(
         row = bad.index[0]
         column = bad.iloc[0].split()[-1]
         raise ItemsError(
-            f"{where} row {row}: {bad.iloc[0]} (got {_short(rows.loc[row, column])}); "
+            f"{where} row {row}: {bad.iloc[0]} (got {quoted(rows.loc[row, column])}); "
             f"{len(bad)} of {len(rows)} rows are invalid: mend them, "
             "or set items.files.on_invalid to drop"
         )
     left_out = Counter(bad)
-    outside = (invalid == "") & ~prices.between(min_price, max_price)
+    outside = (invalid == "") & ~prices.between(max(min_price, CENT), max_price)
     left_out["price outside min_price..max_price"] = int(outside.sum())
-    items = items[(invalid == "") & ~outside].reset_index(drop=True)
-    return _with_ids(items, where), +left_out
+    items = _with_ids(items[(invalid == "") & ~outside], where)
+    return items.reset_index(drop=True), +left_out
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _names(rows: pd.DataFrame) -> str:
+    names = [str(name) for name in rows]
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def _of_one_type(values: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Return numbers as numbers, anything else, or numbers beside it, as text; gaps stay."""
+    if pd.api.types.is_numeric_dtype(values):
+        return values
+    there = values[values.notna()]
+    try:
+        if there.map(lambda value: type(value) in (int, float)).all():
+            return values.astype(float)
+    except OverflowError:  # a whole number of 400 digits is text too
+        pass
+    return there.map(_as_text).reindex(values.index).astype("str")
+
+
+def _as_text(value: object) -> str:
+    is_text = isinstance(value, str)
+    return clean_text(value if is_text else json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _with_ids(items: pd.DataFrame, where: str) -> pd.DataFrame:
     """Return `items` with a whole number id in front; where they have none, a hash of the text."""
     if "id" in items:
-        ids = pd.to_numeric(items.pop("id"), errors="coerce")
-        if ids.isna().any() or (ids % 1 != 0).any():
-            raise ItemsError(f"{where}: column id must hold whole numbers")
-        items.insert(0, "id", ids.astype("int64"))
+        given = items.pop("id")
+        ids = [parse_id(value) for value in given]
+        if None in ids:
+            place = ids.index(None)
+            raise ItemsError(
+                f"{where} row {items.index[place]}: column id must hold whole numbers below 2^63 "
+                f"(got {quoted(given.iloc[place])}): mend it, or leave the column out"
+            )
+        items.insert(0, "id", np.array(ids, dtype="int64"))
         repeated = items["id"][items["id"].duplicated()]
         if len(repeated):
             raise ItemsError(
@@ -131,13 +211,24 @@ def _hash(text: str) -> int:
 
 def title_key(title: str) -> str:
     """Return what near-identical titles share: their words, whatever order, case, punctuation."""
-    words = re.findall(r"\w+", unicodedata.normalize("NFKC", title).casefold())
+    words = re.findall(r"\w+", _caseless(title))
     return " ".join(sorted(set(words))) or title
 
 
 def text_key(text: str) -> str:
-    """Return what texts share that differ in case and spaces alone."""
-    return " ".join(text.casefold().split())
+    """Return what texts share that differ in case, spaces and what a reader cannot see alone."""
+    return " ".join(_caseless(text).split())
+
+
+def _caseless(text: str) -> str:
+    """Return `text` in one case and one of Unicode's forms, without what shows nothing.
+
+    See The Unicode Standard, D146, "compatibility caseless match".
+    """
+    if text.isascii():
+        return text.lower()
+    folded = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).casefold()
+    return unicodedata.normalize("NFKC", folded)
 
 
 def title_hash(title: str) -> int:
@@ -193,12 +284,10 @@ def split_items(
 
 
 def shared_items(items: pd.DataFrame, other: pd.DataFrame) -> "pd.Series[bool]":
-    """Tell which rows of `items` are in `other` too: same id or text, or near-identical title."""
-    return (
-        items["id"].isin(other["id"])
-        | items["title"].map(title_key).isin(other["title"].map(title_key))
-        | items["summary"].map(text_key).isin(other["summary"].map(text_key))
-    )
+    """Tell which rows of `items` are in `other` too: same text, or near-identical title."""
+    return items["title"].map(title_key).isin(other["title"].map(title_key)) | items["summary"].map(
+        text_key
+    ).isin(other["summary"].map(text_key))
 
 
 def near_identical_titles(items: pd.DataFrame) -> int:

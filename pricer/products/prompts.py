@@ -20,6 +20,10 @@ COLUMNS += ["prompt_tokens", "completion_tokens", "truncated"]
 # what the statistics of all examples are taken from
 COUNTS = ["summary_tokens", "prompt_tokens", "completion_tokens", "truncated", "prefix_in_summary"]
 
+# of a description for each token of the cutoff; no token of a tokenizer in use has half as many
+# (Llama-3's longest are 128 spaces), so what is beyond is never kept, and no word takes minutes
+CHARACTERS_A_TOKEN = 256
+
 BATCH = 128  # texts tokenized at once: all threads have work, what they make fits their caches
 
 
@@ -40,8 +44,8 @@ def parse_prompt(prompt: str) -> str:
 
 
 def build_completion(price: float, *, rounded: bool) -> str:
-    """Return the text of a price in USD: "219.00" when rounded to the dollar, else "218.9"."""
-    return f"{round(price)}.00" if rounded else str(price)
+    """Return the text of a price in USD: "219.00" when rounded to the dollar, else "218.90"."""
+    return f"{round(price)}.00" if rounded else f"{price:.2f}"
 
 
 def cut_summaries(
@@ -50,8 +54,10 @@ def cut_summaries(
     """Cut each summary after `cutoff` tokens, never inside a character.
 
     Returns:
-        The summaries, each a prefix of the one given, and how many tokens each had before.
+        The summaries, each a prefix of the one given, and how many tokens each had before, in its
+        first CHARACTERS_A_TOKEN x cutoff characters.
     """
+    summaries = [summary[: CHARACTERS_A_TOKEN * cutoff] for summary in summaries]
     tokens = [len(encoding) for encoding in _encode(tokenizer, summaries)]
     texts = list(summaries)
     long = [place for place, count in enumerate(tokens) if count > cutoff]
@@ -140,7 +146,12 @@ def _added(tokenizer: "Tokenizer", words: list[str], head: str, tail: str) -> di
 
 
 def build_prompts(
-    tokenizer: "Tokenizer", items: pd.DataFrame, *, cutoff: int, rounded: bool
+    tokenizer: "Tokenizer",
+    items: pd.DataFrame,
+    *,
+    cutoff: int,
+    rounded: bool,
+    exact: bool = False,
 ) -> pd.DataFrame:
     """Turn items into the prompts table.
 
@@ -148,7 +159,8 @@ def build_prompts(
         tokenizer: the base model's.
         items: with id, summary and price (USD).
         cutoff: tokens of the summary that are kept.
-        rounded: whether completions are whole dollars.
+        rounded: whether completions are whole dollars, else dollars and cents.
+        exact: whether they are prices as they are, as the reference recipe has them of test items.
 
     Returns:
         COLUMNS and COUNTS: id, prompt, completion, price (USD), prompt_tokens and
@@ -166,7 +178,10 @@ def build_prompts(
     cut = [place for place, is_cut in enumerate(truncated) if is_cut]
     for place, ids in zip(cut, encode_prompts(tokenizer, [prompts[p] for p in cut]), strict=True):
         prompt_tokens[place] = len(ids)
-    completions = [build_completion(price, rounded=rounded) for price in items["price"]]
+    completions = [
+        str(price) if exact else build_completion(price, rounded=rounded)
+        for price in items["price"]
+    ]
     # few prices are distinct, and every prompt ends with the same words
     distinct = list(dict.fromkeys(completions))
     completion_ids = encode_completions(tokenizer, [PREFIX] * len(distinct), distinct)

@@ -2,40 +2,51 @@
 
 import csv
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, TypeVar
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pricer.errors import ItemsError
+from pricer.errors import ItemsError, quoted
 
 Row = dict[str, Any]
 Numbered = Iterator[tuple[int, Row]]
+T = TypeVar("T")
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 BATCH = 1_000  # rows of a Parquet file in memory at once
-LONGEST_FIELD = 2**31 - 1  # characters: the library's own limit for CSV is no sign of a broken file
+# what is longer, wider or larger is no list of products, and would take the memory of thousands
+LONGEST = 4 * 2**20  # characters of a line or of a text in it
+MOST_COLUMNS = 1_000
+LARGEST_JSON = 64 * 2**20  # bytes: all of it is in memory, as several times as much
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_rows(path: Path) -> Numbered:
     """Yield the rows of a file one by one, each with its line (TXT, JSONL) or its row from 1.
 
     Text is UTF-8, with or without a byte-order mark; blank lines are no rows. A line of a TXT is
-    a `summary`, a value of a CSV is text. All but JSON is read in bounded memory.
+    a `summary`, a value of a CSV is text, half a surrogate pair in JSON is U+FFFD. All is read in
+    bounded memory.
 
     Raises:
         ItemsError: the file is missing, of another type, not UTF-8, cut off or otherwise not what
-            its name says, or empty; a row is no object, or has not as many fields as the header.
+            its name says, or empty; a row is no object, or has not as many fields as the header;
+            a line or a text is longer than LONGEST, a row wider than MOST_COLUMNS, a JSON file
+            larger than LARGEST_JSON.
     """
     match _checked_suffix(path):
         case ".txt":
-            rows = text_rows(_lines(path))
+            rows = _txt_rows(path)
         case ".jsonl":
             rows = _jsonl_rows(path)
         case ".json":
@@ -92,6 +103,22 @@ def text_rows(lines: Iterable[str]) -> Numbered:
             yield number, {"summary": line.rstrip("\n")}
 
 
+def bounded_lines(stream: TextIO, where: Path, longest: int = LONGEST) -> Iterator[str]:
+    """Yield the lines of a text, none of which is ever in memory if it is longer than `longest`.
+
+    Raises:
+        ItemsError: a line is.
+    """
+    number = 0
+    while line := stream.readline(longest + 1):
+        number += 1
+        if len(line) > longest:
+            raise ItemsError(
+                f"{where} line {number}: longer than {longest:,} characters: is it a product?"
+            )
+        yield line
+
+
 def _checked_suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -101,62 +128,109 @@ def _checked_suffix(path: Path) -> str:
     return suffix
 
 
-def _lines(path: Path, newline: str | None = None) -> Iterator[str]:
-    """Yield the lines of a text; bytes that are none are escaped first, to tell their line."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline) as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                line.encode()
-            except UnicodeEncodeError as error:
-                place = len(line[: error.start].encode())
-                raise ItemsError(
-                    f"{path} line {number}: not UTF-8 text (byte {place} of the line): "
-                    "save it as UTF-8"
-                ) from None
-            yield line
+@contextmanager
+def _lines(
+    path: Path, newline: str | None = None, longest: int = LONGEST
+) -> Iterator[Iterator[str]]:
+    """Open a text as its lines; bytes that are none are escaped first, to tell their line."""
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline) as stream:
+        yield _decoded(bounded_lines(stream, path, longest), path)
+
+
+def _decoded(lines: Iterator[str], path: Path) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            line.encode()
+        except UnicodeEncodeError as error:
+            place = len(line[: error.start].encode())
+            raise ItemsError(
+                f"{path} line {number}: not UTF-8 text (byte {place} of the line): save it as UTF-8"
+            ) from None
+        yield line
+
+
+def _txt_rows(path: Path) -> Numbered:
+    with _lines(path) as lines:
+        yield from text_rows(lines)
 
 
 def _jsonl_rows(path: Path) -> Numbered:
-    for number, line in enumerate(_lines(path), start=1):
-        if line.strip():
-            yield number, _object(_parse_json(line, path, first_line=number), path, number)
+    with _lines(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, _object(_parse_json(line, path, first_line=number), path, number)
 
 
 def _json_rows(path: Path) -> Numbered:
-    text = "".join(_lines(path))
+    if path.stat().st_size > LARGEST_JSON:
+        raise ItemsError(
+            f"{path}: larger than {LARGEST_JSON >> 20} MiB, which are held in memory at once: save "
+            "it as .jsonl, one product a line"
+        )
+    with _lines(path, longest=LARGEST_JSON) as lines:
+        text = "".join(lines)
     rows = _parse_json(text, path, first_line=1) if text.strip() else []
     if not isinstance(rows, list):
-        raise ItemsError(f"{path}: must hold a list of objects, got {_short(rows)}")
+        raise ItemsError(f"{path}: must hold a list of objects, got {quoted(rows)}")
     for number, row in enumerate(rows, start=1):
         yield number, _object(row, path, number)
 
 
 def _parse_json(text: str, path: Path, *, first_line: int) -> Any:
     try:
-        return json.loads(text)
-    except ValueError as error:
-        line = first_line + getattr(error, "lineno", 1) - 1
-        reason = getattr(error, "msg", error)
+        return _mended(json.loads(text))
+    except json.JSONDecodeError as error:
         raise ItemsError(
-            f"{path} line {line}: not valid JSON ({reason}); is the file complete?"
+            f"{path} line {first_line + error.lineno - 1}: not valid JSON ({error.msg}); "
+            "is the file complete?"
         ) from None
+    except RecursionError:
+        reason = "lists or objects in one another without end"
+    except ValueError:
+        reason = "a number of thousands of digits"
+    raise ItemsError(f"{path} line {first_line}: {reason}: is it a product?")
+
+
+def _mended(value: Any) -> Any:
+    """Return what JSON holds with U+FFFD for half a surrogate pair, which no file can hold."""
+    match value:
+        case str():
+            return _LONE_SURROGATE.sub("\ufffd", value)
+        case list():
+            return [_mended(item) for item in value]
+        case dict():
+            return {_mended(key): _mended(item) for key, item in value.items()}
+        case _:
+            return value
 
 
 def _object(row: object, path: Path, number: int) -> Row:
     if not isinstance(row, dict):
-        raise ItemsError(f"{located(path, number)}: must be an object, got {_short(row)}")
+        raise ItemsError(f"{located(path, number)}: must be an object, got {quoted(row)}")
+    _check_width(len(row), located(path, number))
+    if any(isinstance(value, str) and len(value) > LONGEST for value in row.values()):
+        raise _too_long(located(path, number))
     return row
 
 
-def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _check_width(columns: int, where: str) -> None:
+    if columns > MOST_COLUMNS:
+        raise ItemsError(f"{where}: {columns:,} columns, at most {MOST_COLUMNS:,} are read")
+
+
+def _too_long(where: str) -> ItemsError:
+    return ItemsError(f"{where}: a text longer than {LONGEST:,} characters: is it a product?")
 
 
 def _csv_rows(path: Path) -> Numbered:
-    csv.field_size_limit(LONGEST_FIELD)
+    with _lines(path, newline="") as lines:
+        yield from _csv_rows_of(lines, path)
+
+
+def _csv_rows_of(lines: Iterator[str], path: Path) -> Numbered:
+    csv.field_size_limit(LONGEST)
     # strict: a quote that is never closed is an error, and no field that holds the rest of the file
-    reader = csv.reader(_lines(path, newline=""), strict=True)
+    reader = csv.reader(lines, strict=True)
     rows = (
         fields for fields in reader if fields and not (len(fields) == 1 and fields[0].isspace())
     )
@@ -167,16 +241,19 @@ def _csv_rows(path: Path) -> Numbered:
             if len(fields) != len(header):
                 raise ItemsError(
                     f"{path} row {number}: {len(fields)} fields, but the header has {len(header)} "
-                    f"({', '.join(header)}): a field that holds a comma must stand in quotes"
+                    f"({', '.join(header)[:200]}): a field that holds a comma must stand in quotes"
                 )
             yield number, dict(zip(header, fields, strict=True))
     except csv.Error as error:
+        if "field limit" in str(error):
+            raise _too_long(f"{path} row {number + 1}") from None
         raise ItemsError(
             f"{path} row {number + 1}: not valid CSV ({error}); is the file complete?"
         ) from None
 
 
 def _checked_header(names: list[str], path: Path) -> list[str]:
+    _check_width(len(names), f"{path} header")
     repeated = [name for name, n in Counter(names).items() if n > 1 and name]
     if repeated:
         raise ItemsError(f"{path}: column {', '.join(repeated)} stands in the header twice")
@@ -184,22 +261,42 @@ def _checked_header(names: list[str], path: Path) -> list[str]:
 
 
 def _parquet_rows(path: Path) -> Numbered:
-    with _parquet(path) as file:
-        rows = (row for batch in file.iter_batches(BATCH) for row in batch.to_pylist())
-        yield from enumerate(rows, start=1)
+    batches = _parquet_batches(path, BATCH, pa.RecordBatch.to_pylist)
+    yield from enumerate(chain.from_iterable(batches), start=1)
 
 
 def _parquet_tables(path: Path, size: int) -> Iterator[pd.DataFrame]:
+    # with pandas' own metadata, a column that was an index would be none; whole numbers with gaps
+    # would be floats, and large ones others
+    options = {"ignore_metadata": True, "integer_object_nulls": True}
     end = 0
-    with _parquet(path) as file:
-        for batch in file.iter_batches(size):
-            # with pandas' own metadata, a column that was an index would be none
-            table = batch.to_pandas(ignore_metadata=True)
-            start, end = end, end + len(table)
-            table.index = pd.RangeIndex(start + 1, end + 1)
-            yield table
+    for table in _parquet_batches(path, size, lambda batch: batch.to_pandas(**options)):
+        start, end = end, end + len(table)
+        table.index = pd.RangeIndex(start + 1, end + 1)
+        yield table
     if not end:
         raise ItemsError(f"{path}: no products in it")
+
+
+def _parquet_batches(path: Path, size: int, convert: Callable[[pa.RecordBatch], T]) -> Iterator[T]:
+    """Yield batches of at most `size` rows as `convert` has them, checked before that."""
+    start = 0
+    with _parquet(path) as file:
+        _check_width(len(file.schema_arrow.names), str(path))
+        for batch in file.iter_batches(size):
+            batch.validate(full=True)  # texts are not decoded before they are used
+            for column in batch.columns:
+                _check_lengths(column, path, start)
+            start += len(batch)
+            yield convert(batch)
+
+
+def _check_lengths(column: pa.Array, path: Path, start: int) -> None:
+    """Raise ItemsError if a text of a column, whose first row is after `start`, is too long."""
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        too_long = pc.index(pc.greater(pc.utf8_length(column), LONGEST), True).as_py()
+        if too_long >= 0:
+            raise _too_long(located(path, start + too_long + 1))
 
 
 @contextmanager
@@ -211,7 +308,7 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.filename:
             raise
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ItemsError(
             f"{path}: not a readable parquet file ({reason}); is it complete?"
         ) from None

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from pricer.params import Catalog, Files, HubItems, Items
 from pricer.products.catalog_source import catalog_items
 from pricer.products.file_source import file_items
@@ -15,8 +17,8 @@ def fetch_items(items: Items) -> tuple[Splits, dict[str, Any]]:
 
     Returns:
         items by split, and `source`, `origin` (the source in words, for cards), the counts of
-        `count_splits`, and for a data set on the Hub its commit and, in `moved`, what to tell of a
-        revision that is none.
+        `count_splits`, where there are some `without_noise_free_price`, and for a data set on the
+        Hub its commit and, in `moved`, what to tell of a revision that is none.
 
     Raises:
         ItemsError: the source has no usable items, or not enough.
@@ -43,7 +45,26 @@ def fetch_items(items: Items) -> tuple[Splits, dict[str, Any]]:
             splits, record = hub_items(
                 hub.dataset, hub.revision, hub.config, _sizes(hub), **price_range
             )
-    return splits, {"source": items.source} | record
+    splits, gaps = _noise_free_for_all_or_none(splits)
+    return splits, {"source": items.source} | record | gaps
+
+
+def _noise_free_for_all_or_none(splits: Splits) -> tuple[Splits, dict[str, int]]:
+    """Return splits without `noise_free_price` if some products have none, and how many these are.
+
+    What it is compared with would be other products than those that are judged.
+    """
+    column = "noise_free_price"
+    if not any(column in items for items in splits.values()):
+        return splits, {}
+    without = sum(
+        int(items.get(column, pd.Series(index=items.index)).isna().sum())
+        for items in splits.values()
+    )
+    if not without:
+        return splits, {}
+    kept = {split: items.drop(columns=column, errors="ignore") for split, items in splits.items()}
+    return kept, {"without_noise_free_price": without}
 
 
 def _sizes(source: Catalog | Files | HubItems) -> dict[str, Any]:

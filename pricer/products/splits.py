@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from pricer.errors import ItemsError
 from pricer.products import items as it
 
 Splits = dict[str, pd.DataFrame]
@@ -35,15 +36,37 @@ def split_and_count(
         ItemsError: there are not enough items.
     """
     distinct = it.drop_duplicates(items)
+    duplicates = len(items) - len(distinct)
+    if len(distinct) < sum(sizes.values()) and (left_out or duplicates):
+        asked = ", ".join(f"{split} {sizes[split]}" for split in it.SPLITS)
+        raise ItemsError(
+            f"{where}: {asked} asked for, {sum(sizes.values())} in all, but there are "
+            f"{len(distinct)} usable distinct products in {read} rows"
+            f"{told(left_out + Counter({'duplicates': duplicates}))}: "
+            f"{_cure(distinct, left_out)}"
+        )
     splits = it.split_items(distinct, sizes, seed=seed, where=where)
     return splits, count_splits(
         splits,
         read,
         left_out,
-        len(items) - len(distinct),
+        duplicates,
         shared=0,
         unused=len(distinct) - sum(sizes.values()),
     )
+
+
+def told(left_out: "Counter[str]") -> str:
+    """Return in brackets how many rows were left out for what reason; nothing where none was."""
+    reasons = ", ".join(f"{n} {reason}" for reason, n in left_out.most_common() if n)
+    return f" (left out: {reasons})" if reasons else ""
+
+
+def _cure(distinct: pd.DataFrame, left_out: "Counter[str]") -> str:
+    cures = ["lower the split sizes"] if len(distinct) else []
+    if left_out:
+        cures.append("look at the prices, items.min_price and items.max_price")
+    return " or ".join(cures)
 
 
 def count_splits(

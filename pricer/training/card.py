@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pricer.escaping import markdown
+from pricer.hub import read_origin
 from pricer.model.base import base_model_sha256
 from pricer.params import Params, flat_params
 from pricer.products.prompts import PREFIX, QUESTION
@@ -14,15 +16,8 @@ SECTIONS = ("quantization", "lora", "train")
 
 def base_model_name(base_model_dir: Path) -> str:
     """Return what an adapter calls its base model: its name on the Hub, else its folder."""
-    hub = _origin(base_model_dir).get("hub")
-    return str(hub["repo"] if hub else base_model_dir)
-
-
-def _origin(base_model_dir: Path) -> dict[str, Any]:
-    origin = base_model_dir / "origin.json"
-    if not origin.is_file():
-        return {"base_model": base_model_dir.name}
-    return dict(json.loads(origin.read_text(encoding="utf-8")))
+    hub = read_origin(base_model_dir).hub
+    return hub.repo if hub else str(base_model_dir)
 
 
 def adapter_card(params: Params, base_model_dir: Path, prompts_dir: Path) -> str:
@@ -30,10 +25,12 @@ def adapter_card(params: Params, base_model_dir: Path, prompts_dir: Path) -> str
 
     The licence of a base model on the Hub is the adapter's too: it is made from it.
     """
-    origin = _origin(base_model_dir)
-    hub = origin.get("hub")
-    facts = {"base_model": hub["repo"], "base_model_relation": "adapter"} if hub else {}
-    facts |= hub["license"] if hub else {}
+    origin = read_origin(base_model_dir)
+    hub = origin.hub
+    facts: dict[str, Any] = {}
+    if hub:
+        facts |= {"base_model": hub.repo, "base_model_relation": "adapter"}
+        facts |= {str(key): text for key, text in hub.license.items()}
     # what `Predictor` reads, for the same prompts on the same base model
     facts["pricer"] = {
         "base_model_sha256": base_model_sha256(base_model_dir),
@@ -41,14 +38,14 @@ def adapter_card(params: Params, base_model_dir: Path, prompts_dir: Path) -> str
         "quantization": params.quantization.model_dump(),
     }
     rows = [
-        f"| `{key}` | `{value}` |"
+        f"| `{key}` | {markdown(str(value))} |"
         for key, value in flat_params({name: getattr(params, name) for name in SECTIONS}).items()
     ]
     hashes = [
         f"| `{split}.parquet` | `{file_sha256(prompts_dir / f'{split}.parquet')}` |"
         for split in ("train", "validation")
     ]
-    named = f'"{hub["repo"]}", revision="{hub["commit"]}"' if hub else '"BASE_MODEL_FOLDER"'
+    named = f'"{hub.repo}", revision="{hub.commit}"' if hub else '"BASE_MODEL_FOLDER"'
     return "\n".join(
         [
             "---",
@@ -63,7 +60,7 @@ def adapter_card(params: Params, base_model_dir: Path, prompts_dir: Path) -> str
             "A LoRA adapter that makes a language model continue a product description with its "
             "price in US dollars, trained by `pricer`.",
             "",
-            f"- Base model: {origin['base_model']}",
+            f"- Base model: {markdown(origin.base_model)}",
             *(["- Built with Llama"] if "llama" in facts.get("license", "") else []),
             "- Format: PEFT",
             "",

@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pricer.errors import PricerError
-from pricer.files import write_json
+from pricer.files import read_json, write_json
 from pricer.launch import process_count
 from pricer.params import Section
 from pricer.provenance import file_sha256, folder_sha256
@@ -113,7 +113,7 @@ def _sync(path: Path) -> None:
 def is_complete(checkpoint: Path) -> bool:
     """Tell whether a checkpoint was sealed and every file is as it was then."""
     try:
-        expected = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        expected = read_json(checkpoint / MANIFEST)
         found = folder_sha256(checkpoint)
     except (OSError, ValueError):
         return False

@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Sequence
 
 from pricer.errors import ParamsError
+from pricer.params import MIN_CALIBRATION, Train
 
 
 def check_optimizer(optim: str, *, device: str) -> None:
@@ -21,4 +22,19 @@ def check_trackers(names: Sequence[str]) -> None:
         raise ParamsError(
             f"train.report_to names {', '.join(missing)}, not installed: "
             f"run `pip install '.[{','.join(missing)}]'`"
+        )
+
+
+def check_calibration(train: Train, products: int) -> None:
+    """Raise ParamsError if an adapter is selected on all `products` of the validation split.
+
+    Intervals calibrated on them again would be too narrow, and the run would have been for nothing.
+    """
+    selected_on = train.selection_size
+    if selected_on and products - selected_on < MIN_CALIBRATION:
+        raise ParamsError(
+            f"train.validation_size must be at most {products - MIN_CALIBRATION}, got "
+            f"{selected_on}: the adapter is selected on these of {products} validation products "
+            "(train.select, train.early_stopping_patience), and intervals are calibrated on "
+            f"{MIN_CALIBRATION} others at least"
         )

@@ -102,13 +102,6 @@ class Trackers(TrainerCallback):
         """Log the values of one step."""
         self._log(logs or {}, state.global_step)
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Have a run that early stopping ends before its first logged step log its loss then."""
-        if control.should_training_stop and not any("loss" in logs for logs in state.log_history):
-            control.should_log = True
-
     def close(self) -> None:
         """Close the trackers, also after a run that failed."""
         for name, tracker in list(self.open.items()):

@@ -83,6 +83,9 @@ class CompletionTrainer(SFTTrainer):
             seed=args.seed,
         )
 
+    def _send_telemetry(self) -> None:
+        """Tell nobody: the library would name the model's kind and the GPU to the Hub."""
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochOrder:
         return self.order
 
@@ -224,8 +227,11 @@ class ExactResume(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Log with each checkpoint: a mean loss that spans it would be lost with the process."""
-        control.should_log |= control.should_save
+        """Log with each checkpoint: a mean loss that spans it would be lost with the process.
+
+        With each evaluation too: it may be the last of the run.
+        """
+        control.should_log |= control.should_save or control.should_evaluate
 
 
 class Selection(TrainerCallback):

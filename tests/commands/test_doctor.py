@@ -9,6 +9,8 @@ import torch
 from pricer.commands import checkup
 from pricer.commands import main as cli
 from pricer.commands.checkup import cpu_features, examine
+from pricer.commands.runs import read_revision
+from pricer.errors import PricerError
 from tests.conftest import ROOT
 
 
@@ -159,6 +161,28 @@ def test_a_folder_without_git_and_dvc_is_fatal(project):
     told = problems(project)
     assert [fatal for _, fatal in told] == [True, True]
     assert "git add -A" in told[0][0] and "project's root" in told[1][0]
+
+
+def test_no_git_on_the_machine_is_fatal(project, monkeypatch):
+    monkeypatch.setattr(checkup, "which", lambda command: None if command == "git" else command)
+    assert ("git is not installed, and DVC's experiments need it: install it", True) in problems(
+        project
+    )
+
+
+def test_no_password_and_no_control_character_is_shown(project, monkeypatch, capsys):
+    finding = checkup.Finding("a", "b", "https://me:secret@hub\x1b[2J", "http://me:secret@hub\n")
+    monkeypatch.setattr(checkup, "examine", lambda root: [finding])
+    monkeypatch.setattr("sys.argv", ["pricer", "doctor"])
+    cli.main()
+    shown = capsys.readouterr().out
+    assert "https://hub\\x1b[2J" in shown and "secret" not in shown and "\x1b" not in shown
+
+
+def test_comparing_with_a_revision_outside_of_git_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PricerError, match="'HEAD' is no predictor here, and revisions and exper"):
+        read_revision(Path("data/predictions/tuned.parquet"), "HEAD")
 
 
 def test_cpu_features_are_read_where_linux_lists_them(tmp_path):

@@ -2,7 +2,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -39,9 +38,8 @@ def from_path(folder: Path):
     ("preset", "trainable", "megabytes"),
     [("lite", "18,350,080", "73.4"), ("full", "389,021,696", "1,556.1")],
 )
-def test_presets_have_the_published_sizes(preset, trainable, megabytes):
-    code = "from pricer.commands.main import main; main()"
-    command = [sys.executable, "-c", code, "inspect", "--preset", preset]
+def test_presets_have_the_published_sizes(commands, preset, trainable, megabytes):
+    command = [str(commands / "pricer"), "inspect", "--preset", preset]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"trainable parameters: {trainable}\nadapter: {megabytes} MB\n" in done.stdout
@@ -104,6 +102,17 @@ def test_weights_that_are_there_are_measured(base_model_dir, tmp_path, dtype, wi
         inspection_text(params, tmp_path / "none", measure=True)
 
 
-def test_a_configuration_of_nothing_known_is_told():
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"model_type": "nonsense"},
+        {"model_type": ["llama"]},
+        {"model_type": "llama", "hidden_size": "wide"},
+        {"model_type": "llama", "rope_parameters": 7},
+        {"model_type": "llama", "pad_token_id": 10**9},
+    ],
+)
+def test_a_configuration_of_nothing_known_is_told(config):
     with pytest.raises(BaseModelError, match="not a configuration of a causal language model"):
-        adapted_model({"model_type": "nonsense"}, PARAMS.lora)
+        adapted_model(config, PARAMS.lora)

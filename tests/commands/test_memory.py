@@ -5,6 +5,7 @@ import torch
 
 from pricer.commands.inspection import adapted_model, model_shape
 from pricer.commands.memory import (
+    Recipe,
     activation_bytes,
     constant_bytes,
     logit_bytes,
@@ -151,7 +152,7 @@ def test_what_saves_memory_saves_it_where_it_is_said_to():
         "checkpointing": False,
         "fused": True,
     }
-    parts = training_bytes(shape, **given)
+    parts = training_bytes(shape, Recipe(**given))
     assert parts["adapter, float32"] == 73_400_320
     for change, part in (
         ({"checkpointing": True}, "activations"),
@@ -160,7 +161,7 @@ def test_what_saves_memory_saves_it_where_it_is_said_to():
         ({"double_quant": False}, "quantization constants"),
         ({"bits": 8}, "base weights"),
     ):
-        other = training_bytes(shape, **(given | change))
+        other = training_bytes(shape, Recipe(**(given | change)))
         less = part in ("activations", "logits")
         assert (other[part] < parts[part]) == less and other[part] != parts[part], change
     assert logit_bytes(shape, batch=32, completion=7, width=2) == 32 * 8 * 128_256 * 10

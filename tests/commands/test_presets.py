@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,15 +35,21 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def pricer(project: Path, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from pricer.commands.main import main; main()", *arguments],
-        cwd=project,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        **options,
-    )
+@pytest.fixture
+def pricer(commands: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `pricer ARGUMENTS` in a folder."""
+
+    def run(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(commands / "pricer"), *arguments],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            **options,
+        )
+
+    return run
 
 
 def test_the_committed_params_are_the_demo_preset():
@@ -105,7 +111,7 @@ def test_older_params_get_the_knobs_they_lack_and_lose_what_is_gone():
     assert values(with_preset("", LITE)) == values(LITE)
 
 
-def test_where_nobody_can_be_asked_the_diff_is_all_there_is(project):
+def test_where_nobody_can_be_asked_the_diff_is_all_there_is(project, pricer):
     before = (project / "params.yaml").read_text()
     failed = pricer(project, "preset", "lite", stdin=subprocess.DEVNULL)
     assert failed.returncode == 1 and "+  r: 32\n" in failed.stdout
@@ -113,7 +119,7 @@ def test_where_nobody_can_be_asked_the_diff_is_all_there_is(project):
     assert (project / "params.yaml").read_text() == before
 
 
-def test_yes_writes_what_the_diff_shows(project):
+def test_yes_writes_what_the_diff_shows(project, pricer):
     done = pricer(project, "preset", "lite", "--yes")
     assert "+  r: 32\n" in done.stdout and done.returncode == 0, done.stderr
     assert read_params(project / "params.yaml") == preset_params(project / "presets", "lite")
@@ -124,7 +130,7 @@ def test_yes_writes_what_the_diff_shows(project):
 
 
 @pytest.mark.parametrize("answer", ["y", "n"])
-def test_on_a_terminal_it_asks(project, answer):
+def test_on_a_terminal_it_asks(project, answer, pricer):
     import pty
 
     ours, theirs = pty.openpty()
@@ -147,7 +153,7 @@ def test_on_a_terminal_it_asks(project, answer):
         (["lite"], "lora: [1\n", "(line 2, column 1): mend it, or `git checkout params.yaml`"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(project, arguments, params, says):
+def test_what_cannot_be_done_is_one_line(project, arguments, params, says, pricer):
     (project / "params.yaml").write_text(params)
     failed = pricer(project, "preset", *arguments)
     assert failed.returncode == 1 and len(failed.stderr.splitlines()) == 1
@@ -175,7 +181,7 @@ def test_what_cannot_be_done_is_one_line(project, arguments, params, says):
         ),
     ],
 )
-def test_check_names_what_is_wrong_with_a_preset(project, file, edits, says):
+def test_check_names_what_is_wrong_with_a_preset(project, file, edits, says, pricer):
     done = pricer(project, "preset", "--check")
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 3, done.stderr
     path = project / f"presets/{file}.yaml"
@@ -192,7 +198,7 @@ def test_check_names_what_is_wrong_with_a_preset(project, file, edits, says):
     assert (project / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
 
 
-def test_check_refuses_what_an_overlay_repeats_of_the_defaults(project):
+def test_check_refuses_what_an_overlay_repeats_of_the_defaults(project, pricer):
     file = project / "presets/full.yaml"
     file.write_text(file.read_text().replace("  r: 256\n", "  r: 16\n  use_dora: false\n"))
     failed = pricer(project, "preset", "--check")
@@ -203,7 +209,7 @@ def test_check_refuses_what_an_overlay_repeats_of_the_defaults(project):
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n"])
-def test_an_overlay_without_knobs_is_told(project, text):
+def test_an_overlay_without_knobs_is_told(project, text, pricer):
     (project / "presets/full.yaml").write_text(text)
     failed = pricer(project, "preset", "full", "--yes")
     assert failed.returncode == 1 and failed.stderr == (
@@ -211,7 +217,7 @@ def test_an_overlay_without_knobs_is_told(project, text):
     )
 
 
-def test_where_there_are_no_params_a_preset_is_written_with_the_comments_of_the_defaults(project):
+def test_without_params_a_preset_is_written_with_the_comments_of_the_defaults(project, pricer):
     (project / "params.yaml").unlink()
     done = pricer(project, "preset", "lite", "--yes")
     assert done.returncode == 0, done.stderr
@@ -219,12 +225,12 @@ def test_where_there_are_no_params_a_preset_is_written_with_the_comments_of_the_
     assert "  cutoff: 110                # tokens of the summary that are kept\n" in LITE
 
 
-def test_a_folder_without_presets_is_no_success(tmp_path):
+def test_a_folder_without_presets_is_no_success(tmp_path, pricer):
     done = pricer(tmp_path, "preset", "--check")
     assert done.returncode == 1 and "none in presets: run from the project's root" in done.stderr
 
 
-def test_params_that_are_no_text_are_told(tmp_path):
+def test_params_that_are_no_text_are_told(tmp_path, pricer):
     shutil.copytree(ROOT / "presets", tmp_path / "presets")
     (tmp_path / "params.yaml").write_bytes(b"items: caf\xe9\n")
     done = pricer(tmp_path, "preset", "lite", "--yes")
@@ -233,18 +239,18 @@ def test_params_that_are_no_text_are_told(tmp_path):
     assert (tmp_path / "params.yaml").read_bytes() == b"items: caf\xe9\n"
 
 
-def test_an_env_file_that_is_no_text_is_told(tmp_path):
+def test_an_env_file_that_is_no_text_is_told(tmp_path, pricer, commands):
     (tmp_path / ".env").write_bytes(b"HF_TOKEN=caf\xe9\n")
     done = pricer(tmp_path, "preset", "--check")
     assert done.returncode == 1 and ".env is not UTF-8 text (byte 12)" in done.stderr
     assert "Traceback" not in done.stderr
-    stage = [sys.executable, "-m", "stages", "train"]
+    stage = [str(commands / "python"), "-m", "stages", "train"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(stage, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and ".env is not" in done.stderr
 
 
-def test_no_command_shows_the_help(tmp_path):
+def test_no_command_shows_the_help(tmp_path, pricer):
     done = pricer(tmp_path)
     assert done.returncode == 1 and "Usage" in done.stdout + done.stderr
     assert "pricer: \n" not in done.stderr

@@ -12,29 +12,28 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pricer.errors import BaseModelError
+from pricer.hub import card_data
 from pricer.params import read_params
-from pricer.training.card import adapter_card
+from pricer.training.card import adapter_card, base_model_name
 from tests.conftest import ROOT
 from tests.hub_server import Fault, Hub, hub_server
 
 TOKEN = "hf_secretOfTheTests"
 SEND = """
 import sys
+import tempfile
 from pathlib import Path
 from pricer.params import flat_params, read_params
 from pricer.commands.publications import adapter_publication, prompts_publication, publish
 from pricer.stage import run_stage
+from pricer.workspace import Workspace
 
 def main():
-    for name in ("prompts", "adapter"):
-        Path("sent", name).mkdir(parents=True, exist_ok=True)
-    metrics = Path("metrics")
-    run = {"items_metrics": metrics / "items.json", "tag": "run-1"}
-    prompts = prompts_publication("tests/mugs", Path("sent/prompts"), prompts_dir=Path("prompts"),
-        prompts_metrics=metrics / "prompts.json", origin_file=Path("base_model/origin.json"),
-        params=flat_params(dict(read_params())), **run)
-    adapter = adapter_publication("tests/adapter", Path("sent/adapter"),
-        adapter_dir=Path("adapter"), scores_file=metrics / "evaluate.json", **run)
+    sent, left = Path(tempfile.mkdtemp(dir=".")), Workspace()
+    params = flat_params(dict(read_params()))
+    prompts = prompts_publication("tests/mugs", sent / "prompts", left, params=params, tag="run-1")
+    adapter = adapter_publication("tests/adapter", sent / "adapter", left, tag="run-1")
     for publication in (prompts, adapter):
         if "dry" in options:
             print(publication.describe(public="public" in options))
@@ -59,22 +58,22 @@ def run(tmp_path: Path) -> Path:
     tokens = {"n": 6, "truncated": 1, "example_tokens_max": 99}
     scores = {"n": 2, "mae": 50.06, "mae_ci_low": 43.3, "mae_ci_high": 57.3, "coverage_80": 0.82}
     for name, content in (
-        ("base_model/origin.json", origin),
+        ("data/base_model/origin.json", origin),
         ("metrics/items.json", items),
         ("metrics/prompts.json", tokens),
         ("metrics/evaluate.json", scores),
-        ("adapter/adapter_config.json", {"r": 4}),
+        ("data/adapter/adapter_config.json", {"r": 4}),
     ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(json.dumps(content))
-    (tmp_path / "prompts").mkdir()
+    (tmp_path / "data/prompts").mkdir()
     for split in ("train", "validation", "test"):
         rows = {"id": [1, 2], "prompt": [f"{split} a", "b"], "completion": ["1.00", "2.00"]}
-        pd.DataFrame(rows).to_parquet(tmp_path / f"prompts/{split}.parquet")
+        pd.DataFrame(rows).to_parquet(tmp_path / f"data/prompts/{split}.parquet")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    (tmp_path / "adapter/adapter_model.safetensors").write_bytes(b"weights")
-    card = adapter_card(read_params(), tmp_path / "base_model", tmp_path / "prompts")
-    (tmp_path / "adapter/README.md").write_text(card)
+    (tmp_path / "data/adapter/adapter_model.safetensors").write_bytes(b"weights")
+    card = adapter_card(read_params(), tmp_path / "data/base_model", tmp_path / "data/prompts")
+    (tmp_path / "data/adapter/README.md").write_text(card)
     (tmp_path / "send.py").write_text(SEND)
     return tmp_path
 
@@ -123,6 +122,44 @@ def test_prompts_and_adapter_arrive_private_and_tagged(run, hub):
     assert list(model.tags) == ["run-1"]
 
 
+HOSTILE = "![x](http://127.0.0.1/x.png) | <script>a</script> `b`\n# heading"
+
+
+def test_text_from_outside_is_text_in_a_card(run, monkeypatch):
+    """No picture, link, heading, table or field of its own comes from the name of a model."""
+    monkeypatch.chdir(run)
+    (run / "data/base_model/origin.json").write_text(json.dumps({"base_model": HOSTILE}))
+    params = read_params()
+    lora = params.lora.model_copy(update={"target_modules": [HOSTILE]})
+    card = adapter_card(
+        params.model_copy(update={"lora": lora}), Path("data/base_model"), run / "data/prompts"
+    )
+    body = card.split("---", 2)[2]
+    assert not re.search(r"(?<!\\)(!\[|\]\(|<)", body) and "\n# heading" not in body
+    [row] = [line for line in card.splitlines() if "lora.target_modules" in line]
+    assert len(re.findall(r"(?<!\\)\|", row)) == 3
+
+
+@pytest.mark.parametrize("license", [None, 7, ["mit"], {"a": "b"}, "mit: b\nbase_model: evil/evil"])
+def test_whatever_a_card_says_of_its_license_an_adapter_gets_its_card(run, monkeypatch, license):
+    """One that is no text is told when the model is fetched, not after it is trained on."""
+    monkeypatch.chdir(run)
+    hub = {"repo": "a/b", "commit": "c" * 40, "license": {"license": license}}
+    origin = {"base_model": "a/b at commit c", "hub": hub}
+    (run / "data/base_model/origin.json").write_text(json.dumps(origin))
+    if not isinstance(license, str):
+        with pytest.raises(
+            BaseModelError, match="hub.license.license: Input should be a valid str"
+        ):
+            base_model_name(Path("data/base_model"))
+        return
+    (run / "data/adapter/README.md").write_text(
+        adapter_card(read_params(), Path("data/base_model"), run / "data/prompts")
+    )
+    facts = card_data(run / "data/adapter")
+    assert facts["license"] == license and facts["base_model"] == "a/b"
+
+
 def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(run, hub):
     said = send(run, hub, "dry", token=None)
     assert "model tests/adapter, private, tag run-1" in said
@@ -156,7 +193,7 @@ def test_what_the_hub_refuses_is_told(run, hub):
     ("options", "says"),
     [
         ([], "name a repository with --adapter or --prompts (OWNER/NAME)"),
-        (["--adapter", "mine"], "mine is no name of a repository, must be OWNER/NAME"),
+        (["--adapter", "mine"], "'mine' is no name of a repository, must be OWNER/NAME"),
         (["--adapter", "tests/adapter"], "is not in a DVC project: run from the root"),
     ],
 )

@@ -70,6 +70,7 @@ def test_the_difference_is_of_the_mean_absolute_errors_and_the_order_of_rows_is_
     assert run(a, b, seed=1) != found
 
 
+@pytest.mark.slow
 def test_a_known_shift_is_found_and_none_is_not():
     """Over 200 draws: a test at 5% is wrong in 5% of them, give or take its sampling error."""
     rng = np.random.default_rng(3)
@@ -174,3 +175,15 @@ def test_items_that_lack_a_product_leave_its_title_out():
     found = run(a, a.assign(estimate_usd=0.0), items)
     assert {row["title"] for row in found["moved"]} <= {"", "mug"}
     assert set(found["slices"]["category"]) == {"Toys", "unknown"}
+
+
+def test_ids_of_two_kinds_share_no_product():
+    a = predictions(np.random.default_rng(0), 20)
+    with pytest.raises(ItemsError, match="A and B share no product: the ids of one are numbers"):
+        judge(a, a.assign(id=a["id"].astype(str)))
+    named = a.assign(id="mug " + a["id"].astype(str))
+    found = run(named, named.assign(estimate_usd=0.0))
+    assert all(row["id"].startswith("mug ") for row in found["moved"])
+    # items of another kind tell no category; nothing else is lost
+    items = pd.DataFrame({"id": ["0"], "title": ["mug"], "category": ["Kitchen"]})
+    assert "category" not in judge(a, a, items).slices

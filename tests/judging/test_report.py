@@ -218,39 +218,40 @@ def test_the_published_file_names_its_source():
     assert known["source"] and known["recorded"] and len(known["mae"]) == 14
 
 
-CHROMIUM = "/usr/bin/chromium"
-
-
-@pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs Debian's chromium package")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1400])
-def test_a_real_browser_shows_it(page, tmp_path, width, scheme):
-    """No console message, no request, nothing wider than the window, text that can be read."""
+@pytest.fixture(scope="module")
+def browser():
+    chromium = Path("/usr/bin/chromium")
+    if not chromium.exists():
+        pytest.skip("needs Debian's chromium package")
     from playwright.sync_api import sync_playwright
 
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu"]
+        yield playwright.chromium.launch(executable_path=chromium, args=arguments)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1400])
+def test_a_real_browser_shows_it(page, browser, tmp_path, width, scheme):
+    """No console message, no request, nothing wider than the window, text that can be read."""
     file = tmp_path / "report.html"
     file.write_text(page, encoding="utf-8")
     messages, requests = [], []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        tab = browser.new_page(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
-        )
-        tab.on("console", lambda message: messages.append(message.text))
-        tab.on("pageerror", lambda error: messages.append(str(error)))
-        tab.on("request", lambda request: requests.append(request.url))
-        tab.goto(file.as_uri())
-        sizes = tab.evaluate(
-            "[document.documentElement.scrollWidth, innerWidth,"
-            " [...document.images].every(i => i.complete && i.naturalWidth > 0)]"
-        )
-        colors = tab.evaluate(
-            "['color', 'backgroundColor'].map(k => getComputedStyle(document.body)[k]"
-            ".match(/\\d+/g).slice(0, 3).reduce((sum, v) => sum + +v, 0))"
-        )
-        browser.close()
+    tab = browser.new_page(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    tab.on("console", lambda message: messages.append(message.text))
+    tab.on("pageerror", lambda error: messages.append(str(error)))
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.goto(file.as_uri())
+    sizes = tab.evaluate(
+        "[document.documentElement.scrollWidth, innerWidth,"
+        " [...document.images].every(i => i.complete && i.naturalWidth > 0)]"
+    )
+    colors = tab.evaluate(
+        "['color', 'backgroundColor'].map(k => getComputedStyle(document.body)[k]"
+        ".match(/\\d+/g).slice(0, 3).reduce((sum, v) => sum + +v, 0))"
+    )
     assert messages == []
     assert [url for url in requests if not url.startswith("data:")] == [file.as_uri()]
     assert sizes[0] <= sizes[1] == width and sizes[2]

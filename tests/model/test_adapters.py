@@ -88,3 +88,36 @@ def test_a_rank_that_the_weights_do_not_have_is_one_line(adapter, base_model_dir
     with pytest.raises(BaseModelError, match="cannot be put on this base model") as error:
         load_adapter(load_base(base_model_dir), adapter, torch.float32)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"r": 10**9}, "has rank 1000000000, adapter_model.safetensors is of ranks up to"),
+        ({"r": -1}, "has rank -1"),
+        ({"r": "4"}, "has rank '4'"),
+        ({"rank_pattern": {"q_proj": 10**9}}, "has rank 1000000000"),
+        ({"rank_pattern": [1, 2]}, "has rank [1, 2]"),
+        ({"peft_type": "PROMPT_TUNING"}, "has peft_type 'PROMPT_TUNING', must be LORA"),
+        ({"peft_type": None}, "has peft_type None, must be LORA"),
+        ({"target_modules": 7}, "cannot be put on this base model"),
+        ({"target_modules": "["}, "cannot be put on this base model"),
+        ({"lora_alpha": "much"}, "cannot be put on this base model"),
+    ],
+)
+def test_a_strange_configuration_is_one_line(adapter, base_model_dir, changes, says):
+    """A rank without bound would take all memory there is."""
+    config = json.loads((adapter / CONFIG).read_text())
+    (adapter / CONFIG).write_text(json.dumps(config | changes))
+    with pytest.raises(BaseModelError) as error:
+        load_adapter(load_base(base_model_dir), adapter, torch.float32)
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b"7" * 5000])
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
+def test_a_damaged_file_is_one_line(adapter, base_model_dir, content, name):
+    (adapter / name).write_bytes(content)
+    with pytest.raises(BaseModelError) as error:
+        load_adapter(load_base(base_model_dir), adapter, torch.float32)
+    assert name in str(error.value) and "\n" not in str(error.value)

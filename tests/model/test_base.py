@@ -160,6 +160,32 @@ def test_weights_that_lack_a_layer_are_refused(base_model_dir, tmp_path):
         load(folder)
 
 
+@pytest.mark.parametrize("bits", [4, 16])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers_are_refused(base_model_dir, tmp_path, bits, value):
+    """In a layer that is quantized, which may hide it, and in one that is not."""
+    folder = tmp_path / "broken"
+    shutil.copytree(base_model_dir, folder)
+    for name in ("model.layers.1.mlp.up_proj.weight", "model.norm.weight"):
+        weights = load_file(base_model_dir / "model.safetensors")
+        weights[name].view(-1)[-1] = value
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(BaseModelError, match=f"holds NaN, or more than .* in {name}") as error:
+            load(folder, bits=bits)
+        assert "\n" not in str(error.value)
+
+
+def test_weights_that_overflow_in_the_compute_type_are_refused(base_model_dir, tmp_path):
+    folder = tmp_path / "broken"
+    shutil.copytree(base_model_dir, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] = 70_000
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    load(folder, dtype=torch.bfloat16)
+    with pytest.raises(BaseModelError, match=r"more than float16 can hold, in model.norm.weight"):
+        load(folder, dtype=torch.float16)
+
+
 def test_truncated_weights_and_tokenizer_end_in_one_line(base_model_dir, tmp_path):
     folder = tmp_path / "broken"
     shutil.copytree(base_model_dir, folder)

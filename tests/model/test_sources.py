@@ -11,7 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pricer.errors import BaseModelError
-from pricer.model.base import load_tokenizer
+from pricer.hub import read_origin
+from pricer.model.base import load_base_model, load_tokenizer
 from pricer.model.sources import (
     convert_gguf,
     copy_base_model,
@@ -24,10 +25,17 @@ from pricer.model.sources import (
 from pricer.params import HubModel, Model, read_params
 from tests.conftest import ROOT
 from tests.package_index import package_index
+from tests.quantization import quantization
 
 INSIDE = "tiny_llama/tiny.gguf"
 MODEL = read_params(ROOT / "params.yaml").model
 NOWHERE = Path("no/such/folder")
+
+
+def load_base(folder: Path):
+    return load_base_model(
+        folder, device=torch.device("cpu"), dtype=torch.float32, quantization=quantization(16)
+    )
 
 
 def hub(name: str) -> Model:
@@ -247,5 +255,65 @@ def test_a_model_that_nothing_is_known_of_is_told(tmp_path):
     with pytest.raises(BaseModelError, match="no configuration of some/model on this machine"):
         find_config(hub("some/model"), NOWHERE)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(BaseModelError, match="no readable configuration"):
+    with pytest.raises(BaseModelError, match="config.json: not valid JSON"):
         find_config(from_path(tmp_path), NOWHERE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, must be a whole number"),
+        ({"vocab_size": -1}, "vocab_size is -1, must be a whole number from 1"),
+        ({"hidden_size": "64"}, "hidden_size is '64', must be"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0, must be"),
+        ({"text_config": {"num_hidden_layers": 10**4000}}, "is a number of more than 60 digits"),
+    ],
+)
+def test_sizes_that_no_model_has_are_told_before_anything_is_built(
+    base_model_dir, tmp_path, changes, says
+):
+    """A library would build layer after layer, or fill the memory."""
+    folder = tmp_path / "model"
+    shutil.copytree(base_model_dir, folder)
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+    for call in (
+        lambda: copy_base_model(folder, tmp_path),
+        lambda: find_config(from_path(folder), NOWHERE),
+        lambda: describe_base_model(folder),
+        lambda: load_base(folder),
+    ):
+        with pytest.raises(BaseModelError) as error:
+            call()
+        assert says in str(error.value) and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, "7" * 5000, '"\\ud800"', "\xff"])
+def test_a_damaged_configuration_is_one_line(base_model_dir, tmp_path, content):
+    folder = tmp_path / "model"
+    shutil.copytree(base_model_dir, folder)
+    (folder / "config.json").write_bytes(content.encode("latin-1"))
+    for call in (lambda: copy_base_model(folder, tmp_path), lambda: load_base(folder)):
+        with pytest.raises(BaseModelError, match="config.json: ") as error:
+            call()
+        assert "\n" not in str(error.value)
+
+
+def test_an_adapter_beside_the_weights_is_refused(base_model_dir, tmp_path):
+    """A library would put it on them, and look for its weights on the Hub."""
+    folder = tmp_path / "model"
+    shutil.copytree(base_model_dir, folder)
+    (folder / "adapter_config.json").write_text("{}")
+    for call in (lambda: copy_base_model(folder, tmp_path), lambda: load_base(folder)):
+        with pytest.raises(BaseModelError, match="holds an adapter too .adapter_config.json."):
+            call()
+
+
+@pytest.mark.parametrize(
+    "origin", ["", "[]", "{}", '{"base_model": 7}', '{"base_model": "a", "hub": {"repo": "../a"}}']
+)
+def test_a_damaged_origin_is_one_line(tmp_path, origin):
+    (tmp_path / "origin.json").write_text(origin)
+    with pytest.raises(BaseModelError, match="does not say where a base model comes from") as error:
+        read_origin(tmp_path)
+    assert "\n" not in str(error.value) and "`dvc repro fetch` brings it back" in str(error.value)

@@ -86,9 +86,9 @@ def test_an_interrupted_file_is_resumed_with_the_same_options_alone(reproduced, 
     source.write_text("".join(f"kettle {n}\n" for n in range(1000)))
     command = ["pricer", "predict", "--file", str(source), "--output", str(out)]
     running = reproduced.start(*command)
-    # the first rows are there, the others are being predicted
+    # the first rows are there, after a line of options; the others are being predicted
     part = partial_file(out)
-    wait_until(lambda: part.exists() and part.stat().st_size, running)
+    wait_until(lambda: part.exists() and part.read_bytes().count(b"\n") > 1, running)
     assert running.poll() is None, running.communicate()
     running.send_signal(signal.SIGINT)
     _, said = running.communicate()

@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig
 
-from pricer.errors import BaseModelError, PricerError
+from pricer.errors import BaseModelError, ItemsError, PricerError
 from pricer.model.adapters import load_adapter
 from pricer.model.base import load_base_model
 from pricer.params import read_params
@@ -211,6 +211,44 @@ def test_with_offsets_intervals_are_calibrated(base_model_dir, items):
     np.testing.assert_allclose([estimate.high_usd for estimate in found], high, atol=0.005)
     with pytest.raises(PricerError, match="an interval of 90% cannot be had"):
         predictor.predict(summaries, level=90)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("max_dropped_mass", [0, 0.2])
+@pytest.mark.parametrize("copies", [1, 20])  # all of the trie in one pass, and level by level
+def test_what_the_model_has_no_numbers_for_gets_no_price(
+    base_model_dir, tokenizer, value, max_dropped_mass, copies
+):
+    settings = EXACT.model_copy(update={"max_dropped_mass": max_dropped_mass})
+    predictor = Predictor(base_model_dir, settings=settings)
+    products = ["steel kettle", "steel kettle §"] * copies
+    [*_, marker] = tokenizer("§", add_special_tokens=False)["input_ids"]
+
+    def damaged(layer, inputs, output):
+        return output.masked_fill((inputs[0] == marker)[..., None], value)
+
+    predictor.model.get_input_embeddings().register_forward_hook(damaged)
+    for point in ("median", "greedy"):
+        with pytest.raises(PricerError, match="product 2: the model gives no price a prob") as told:
+            predictor.predict(products, point=point)
+        assert "\n" not in str(told.value)
+        fine, none = predictor.predict_each(products, point=point)[:2]
+        [alone] = predictor.predict(["steel kettle"], point=point)
+        assert fine.estimate_usd == alone.estimate_usd and "NaN or infinity" in none
+    prompts = [build_prompt(product) for product in products]
+    with pytest.raises(PricerError, match="product second: the model"):
+        predictor.distributions(prompts).check_usable(["first", "second"] * copies)
+
+
+def test_one_without_a_description_is_no_reason_to_price_no_other(base_model_dir):
+    predictor = Predictor(base_model_dir, settings=EXACT)
+    products = [{"title": "lamp"}, "kettle", "\x01 ", {"summary": None}]
+    no, kettle, empty, none = predictor.predict_each(products)
+    assert no == empty == none == "no description"
+    assert [kettle] == predictor.predict(["kettle"])
+    with pytest.raises(ItemsError, match="product 3: no description"):
+        predictor.predict(["kettle", "kettle", " "])
+    assert predictor.predict_each(["", " "]) == ["no description"] * 2
 
 
 def test_what_cannot_be_asked_of_a_predictor_is_told(base_model_dir, tmp_path):

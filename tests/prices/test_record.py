@@ -132,7 +132,8 @@ def test_a_card_may_be_edited(record, base, adapter):
 def test_where_a_base_model_lies_and_came_from_changes_nothing(base, base_model_dir):
     (base / "origin.json").write_text('{"base_model": "folder elsewhere"}')
     assert base_model_sha256(base) == base_model_sha256(base_model_dir)
-    hub = {"files": {"model.safetensors": {"size": 1, "sha256": "0" * 64}}}
+    files = {"model.safetensors": {"size": 1, "sha256": "0" * 64}}
+    hub = {"repo": "a/b", "commit": "c" * 40, "files": files}
     (base / "origin.json").write_text(json.dumps({"base_model": "a/b", "hub": hub}))
     assert base_model_sha256(base) != base_model_sha256(base_model_dir)
 
@@ -150,6 +151,11 @@ def test_where_a_base_model_lies_and_came_from_changes_nothing(base, base_model_
             b'{"calibration": {"method": "", "n": 9, "offsets": {"80": Infinity}}}',
             "calibration.offsets.80: Input should be a finite number",
         ),
+        (
+            b'{"calibration": {"method": "", "n": 9, "offsets": {"80": 6.95}}}',
+            "calibration.offsets.80 must be -6.9 to 6.9 for prices up to $999, got 6.95",
+        ),
+        (b"[" * 100_000, "nested too deep"),
         (b'{"base_model_sha256": "short"}', "base_model_sha256: String should match"),
     ],
 )

@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pricer.errors import ItemsError, PricerError
 from pricer.products.prompts import (
+    CHARACTERS_A_TOKEN,
     COLUMNS,
     COUNTS,
     PREFIX,
@@ -30,6 +31,8 @@ def test_the_contract():
     assert build_completion(218.5, rounded=True) == "218.00"
     assert build_completion(0.6, rounded=True) == "1.00"
     assert build_completion(218.99, rounded=False) == "218.99"
+    assert build_completion(218.9, rounded=False) == "218.90"
+    assert build_completion(106.59000000000002, rounded=False) == "106.59"
 
 
 @given(st.text())
@@ -103,8 +106,21 @@ def test_the_table_counts_every_token(tokenizer, items):
     statistics = token_statistics(table)
     assert statistics["n"] == 200 and statistics["truncated_share"] == 1
     assert statistics["example_tokens_max"] < statistics["summary_tokens_max"]
-    exact = build_prompts(tokenizer, items, cutoff=30, rounded=False)
+    exact = build_prompts(tokenizer, items, cutoff=30, rounded=True, exact=True)
     assert exact["completion"].tolist() == [str(price) for price in items["price"]]
+
+
+def test_what_is_never_kept_of_a_long_text_is_not_tokenized(tokenizer, items):
+    """No token is as long, so that the tokens which are kept come before the cut."""
+    assert max(map(len, tokenizer.get_vocab())) <= CHARACTERS_A_TOKEN / 2
+    text = "\n".join(items["summary"])
+    long = text * (20 * CHARACTERS_A_TOKEN // len(text) + 2)
+    encoding = tokenizer(long, add_special_tokens=False, return_offsets_mapping=True)
+    [cut], [tokens] = cut_summaries(tokenizer, [long], 20)
+    assert cut == long[: encoding["offset_mapping"][19][1]]
+    assert 20 < tokens < len(encoding["input_ids"])
+    kept = long[: 20 * CHARACTERS_A_TOKEN]
+    assert tokens == len(tokenizer(kept, add_special_tokens=False)["input_ids"])
 
 
 @given(

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pricer.commands import bulk
 from pricer.errors import ItemsError
+from pricer.products import readers
 from pricer.products.file_source import file_items, read_products
 from pricer.products.readers import SUFFIXES, count_rows, read_rows, read_tables
 
@@ -109,6 +112,8 @@ def test_both_doors_read_the_same_of_every_file(tmp_path, door, suffix, mark, ne
 def test_rows_that_are_read_once_are_not_counted(tmp_path):
     os.mkfifo(tmp_path / "a.jsonl")
     assert count_rows(tmp_path / "a.jsonl") is None
+    with pytest.raises(ItemsError, match="a.jsonl: no file .items.files.path"):
+        read_products(tmp_path / "a.jsonl")
     assert count_rows(Path("-")) is None
 
 
@@ -116,7 +121,7 @@ def test_capital_suffixes_are_the_same(tmp_path, door):
     assert_products(door.rows(write(tmp_path / "a.csv").rename(tmp_path / "A.CSV")), ".csv")
 
 
-def test_a_field_of_any_length_is_no_broken_file(tmp_path, door):
+def test_a_long_field_is_no_broken_file(tmp_path, door):
     long = [PRODUCTS[0] | {"summary": "mug " * 100_000}]
     assert door.rows(write(tmp_path / "a.csv", long)) == long
 
@@ -149,9 +154,13 @@ def test_numbers_and_missing_values_of_json_stay_what_they_are(tmp_path, door):
         ("a.json", b"[\n" + LINE + b',\n{"ti', "a.json line 3: not valid JSON .*complete"),
         ("a.csv", HEADER + b'a,b,1,c\n"a,b', "a.csv row 2: not valid CSV .*complete"),
         ("a.csv", HEADER + b'a,b,1,"c' + b"k" * 200_000, "row 1: not valid CSV .*complete"),
+        # what a parser gives up on
+        ("a.jsonl", b"[" * 20_000, "a.jsonl line 1: lists or objects in one another"),
+        ("a.json", b'[{"a":' * 20_000, "a.json line 1: lists or objects in one another"),
+        ("a.jsonl", LINE + b'\n{"id": ' + b"7" * 5000 + b"}", "a.jsonl line 2: a number of thou"),
         # no rows
         ("a.jsonl", LINE + b"\n[1, 2]\n", r"a.jsonl line 2: must be an object, got \[1, 2\]"),
-        ("a.jsonl", b'"a"\n', 'a.jsonl line 1: must be an object, got "a"'),
+        ("a.jsonl", b'"a"\n', "a.jsonl line 1: must be an object, got 'a'"),
         ("a.json", b"[" + LINE + b", 7]", "a.json row 2: must be an object, got 7"),
         ("a.json", LINE, "a.json: must hold a list of objects, got {"),
         # fields that are not those of the header
@@ -214,6 +223,57 @@ def test_what_comes_before_a_broken_row_can_be_used(tmp_path, name, content):
     with pytest.raises(ItemsError):
         next(rows)
     assert count_rows(tmp_path / name) is None
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_would_take_the_memory_of_thousands_is_told(tmp_path, door, suffix):
+    long = [PRODUCTS[1], PRODUCTS[1] | {"summary": "mug " * 2**20 + "!"}]
+    place = "row 2: a text" if suffix in (".json", ".csv", ".parquet") else "line 2:"
+    if suffix == ".csv":  # a line, or a text of several
+        with pytest.raises(ItemsError, match="a.csv line 3: longer than"):
+            door.use(write(tmp_path / "a.csv", long))
+        long[1]["summary"] = "mug\n" * 2**20 + "!"
+    with pytest.raises(
+        ItemsError, match=f"a{suffix} {place}.* longer than 4,194,304 characters|no prices"
+    ):
+        door.use(write(tmp_path / f"a{suffix}", long))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_a_thousand_columns_are_enough(tmp_path, door, suffix):
+    wide = [PRODUCTS[1] | {f"column {n}": 1 for n in range(997)}]
+    with pytest.raises(ItemsError, match=f"a{suffix}.*: 1,001 columns, at most 1,000 are read"):
+        door.use(write(tmp_path / f"a{suffix}", wide))
+
+
+def test_a_json_file_is_no_larger_than_fits_memory(tmp_path, door, monkeypatch):
+    monkeypatch.setattr(readers, "LARGEST_JSON", 2**20)
+    (tmp_path / "a.json").write_text("[]" + " " * 2**20)
+    with pytest.raises(ItemsError, match="a.json: larger than 1 MiB, .* save it as .jsonl"):
+        door.use(tmp_path / "a.json")
+
+
+def test_half_a_surrogate_pair_is_replaced(tmp_path, door):
+    row = '{"id": 1, "summary": "cut \\ud83d", "full": ["\\udc00", {"\\ud800": 1}]}'
+    mended = [{"id": 1, "summary": "cut \ufffd", "full": ["\ufffd", {"\ufffd": 1}]}]
+    (tmp_path / "a.jsonl").write_text(row)
+    (tmp_path / "a.json").write_text(f"[{row}]")
+    assert door.rows(tmp_path / "a.jsonl") == door.rows(tmp_path / "a.json") == mended
+
+
+def test_a_parquet_file_with_text_that_is_none_is_told(tmp_path, door):
+    texts = pa.array([b"caf\xe9"]).cast(pa.string(), safe=False)
+    pq.write_table(pa.table({"summary": texts}), tmp_path / "a.parquet")
+    with pytest.raises(ItemsError, match="a.parquet: not a readable parquet file .*UTF8"):
+        door.rows(tmp_path / "a.parquet")
+
+
+def test_large_ids_of_a_parquet_column_with_gaps_are_not_rounded(tmp_path, door):
+    ids = pd.array([2**53 + 1, None], dtype="Int64")
+    pd.DataFrame({"id": ids, "summary": ["a", "b"]}).to_parquet(tmp_path / "a.parquet")
+    first = next(read_rows(tmp_path / "a.parquet"))[1]
+    table = read_products(tmp_path / "a.parquet")
+    assert first["id"] == table["id"].iloc[0] == 2**53 + 1
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])

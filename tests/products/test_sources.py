@@ -6,6 +6,7 @@ import pytest
 
 from pricer.errors import ItemsError
 from pricer.params import read_params
+from pricer.products import catalog
 from pricer.products.catalog_source import catalog_items
 from pricer.products.file_source import file_items
 from pricer.products.sources import fetch_items
@@ -80,6 +81,24 @@ def test_split_files_that_share_products_are_an_error_or_parted(tmp_path):
     assert counts["shared_between_splits"] == 1
 
 
+def test_ids_that_files_share_are_told_as_ids(tmp_path):
+    for number, split in enumerate(SIZES):
+        records = [row | {"id": i} for i, row in enumerate(rows(5, 10 * number))]
+        write(tmp_path / f"{split}.jsonl", records)
+    for on_invalid in ("error", "drop"):  # other products: none is to be left out
+        says = "train and validation share 5 ids of different products, the first is 0 .'Mug 0', 'M"
+        with pytest.raises(ItemsError, match=says):
+            read(tmp_path, on_invalid)
+
+
+def test_products_that_look_the_same_are_not_in_two_splits(tmp_path):
+    write(tmp_path / "train.jsonl", [*rows(9), rows(1)[0] | {"title": "A", "summary": "caf\u00e9"}])
+    write(tmp_path / "validation.jsonl", rows(2, 20))
+    write(tmp_path / "test.jsonl", [rows(1)[0] | {"title": "B", "summary": "cafe\u0301\u200b"}])
+    with pytest.raises(ItemsError, match="train and test share 1 products"):
+        read(tmp_path)
+
+
 def test_a_folder_without_a_split_file_says_which(tmp_path):
     write(tmp_path / "train.jsonl", rows(9))
     with pytest.raises(ItemsError, match="must hold one validation file .*got none"):
@@ -98,6 +117,46 @@ def test_price_texts_are_parsed(tmp_path):
 def test_fewer_products_than_asked_for(tmp_path):
     with pytest.raises(ItemsError, match="20 in all, but there are 5 usable"):
         read(write(tmp_path / "a.jsonl", rows(5)))
+
+
+def test_what_was_left_out_is_told_where_too_few_are_left(tmp_path):
+    dear = [row | {"price": 5000} for row in rows(25)]
+    says = (
+        "20 in all, but there are 0 usable distinct products in 25 rows .left out: 25 price "
+        "outside min_price..max_price.: look at the prices, items.min_price and items.max_price"
+    )
+    with pytest.raises(ItemsError, match=says):
+        read(write(tmp_path / "a.jsonl", dear))
+    with pytest.raises(ItemsError, match="5 duplicates.: lower the split sizes$"):
+        read(write(tmp_path / "a.jsonl", rows(10) + rows(5)))
+    write(tmp_path / "train.jsonl", dear)
+    write(tmp_path / "validation.jsonl", rows(2, 30))
+    write(tmp_path / "test.jsonl", rows(2, 40))
+    with pytest.raises(
+        ItemsError, match="train.jsonl: no usable products left .left out: 25 price"
+    ):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("given", [20, 19])
+def test_noise_free_prices_are_kept_where_all_have_one(tmp_path, given):
+    records = rows(20)
+    for record in records[:given]:
+        record["noise_free_price"] = record["price"] / 3
+    items = read_params(ROOT / "params.yaml").items
+    sizes = {f"{split}_size": size for split, size in SIZES.items()}
+    path = str(write(tmp_path / "a.jsonl", records))
+    files = items.files.model_copy(update=sizes | {"path": path})
+    splits, record = fetch_items(items.model_copy(update={"source": "files", "files": files}))
+    assert record.get("without_noise_free_price", 0) == 20 - given
+    for products in splits.values():
+        assert ("noise_free_price" in products) == (given == 20)
+
+
+def test_a_price_range_that_no_product_of_the_catalogue_has_is_told(monkeypatch):
+    monkeypatch.setattr(catalog, "MOST_ATTEMPTS", 100)
+    with pytest.raises(ItemsError, match=r"of 100 products none costs \$5.001 to \$5.002"):
+        catalog_items(SIZES, seed=1, noise=0.1, min_price=5.001, max_price=5.002)
 
 
 def test_the_params_name_the_source_which_records_what_it_is(tmp_path):

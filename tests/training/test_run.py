@@ -19,7 +19,7 @@ from pricer.prices.predictor import Predictor
 from pricer.prices.record import QUANTIZATION, ServingRecord
 from pricer.products.prompts import build_prompts
 from pricer.training.checkpoints import find_start, space_for_checkpoints
-from pricer.training.checks import check_optimizer, check_trackers
+from pricer.training.checks import check_calibration, check_optimizer, check_trackers
 from pricer.training.examples import IGNORED, EpochOrder, build_examples, pad_left
 from pricer.training.run import Run, build_trainer, fit, run_training
 from pricer.training.trackers import CURVES, Logged, Trackers
@@ -473,8 +473,7 @@ def test_a_run_that_stops_before_its_first_logged_step_has_its_curves(make_train
     )
     metrics = run_training(trainer)
     [curve] = tmp_path.rglob("train_loss.tsv")
-    assert pd.read_csv(curve, sep="\t")["step"].tolist() == [metrics["steps"]]
-    assert metrics["steps"] < 20
+    assert pd.read_csv(curve, sep="\t")["step"].tolist()[-1] == metrics["steps"] < 20
 
 
 @pytest.fixture
@@ -537,6 +536,17 @@ def test_what_cannot_be_had_here_is_told_before_any_work(make_trainer):
         ParamsError, match="the base model has no c_attn layers .it has down_proj, "
     ):
         make_trainer(lora={"target_modules": ["q_proj", "c_attn"]})
+
+
+def test_products_are_left_to_calibrate_on_where_the_adapter_is_selected():
+    train = DEFAULT.train
+    best = train.model_copy(update={"select": "best", "validation_size": 40})
+    patient = train.model_copy(update={"early_stopping_patience": 1, "validation_size": 40})
+    check_calibration(train, products=9)
+    for selecting in (best, patient):
+        check_calibration(selecting, products=49)
+        with pytest.raises(ParamsError, match="validation_size must be at most 39, got 40: .* 48"):
+            check_calibration(selecting, products=48)
 
 
 def test_a_tracker_that_is_not_installed_is_told(monkeypatch):

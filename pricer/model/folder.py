@@ -1,0 +1,109 @@
+"""A base model folder as it may come from anyone: its configuration and weight files, checked.
+
+Whatever is wrong is told before a library reads it: that would build a billion layers, follow a
+name out of the folder, or put an adapter that lies beside the weights on them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pricer.errors import BaseModelError, quoted
+from pricer.files import read_json
+from pricer.hub import checked_names
+
+CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
+# far above any model that there is; a layer takes milliseconds to build, whatever its width
+LARGEST = {
+    "num_hidden_layers": 1_000,
+    "num_attention_heads": 10_000,
+    "num_key_value_heads": 10_000,
+    "num_experts": 10_000,
+    "num_local_experts": 10_000,
+    "head_dim": 100_000,
+    "hidden_size": 1_000_000,
+    "intermediate_size": 10_000_000,
+    "vocab_size": 10_000_000,
+}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return a model folder's configuration.
+
+    Raises:
+        BaseModelError: it is damaged, or of a model that no machine can hold.
+    """
+    file = folder / CONFIG
+    config = read_object(file)
+    text_config = config.get("text_config")
+    for part in (config, text_config if isinstance(text_config, dict) else {}):
+        for key, largest in LARGEST.items():
+            _check_size(file, key, part.get(key), largest)
+    return config
+
+
+def _check_size(file: Path, key: str, value: object, largest: int) -> None:
+    sizes = value if isinstance(value, list) else [value]  # some models have one a layer
+    for size in sizes:
+        if size is not None and not (type(size) is int and 0 < size <= largest):
+            raise BaseModelError(
+                f"{file}: {key} is {quoted(size)}, must be a whole number from 1 to {largest:,}"
+            )
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Return what a JSON file of a model holds.
+
+    Raises:
+        BaseModelError: it is not there, damaged, or holds no object.
+    """
+    value = read_value(file)
+    if not isinstance(value, dict):
+        raise BaseModelError(f"{file}: holds {quoted(value)}, must be an object")
+    return value
+
+
+def read_value(file: Path) -> Any:
+    """Return what a JSON file of a model holds, whatever it is.
+
+    Raises:
+        BaseModelError: it is not there, or damaged.
+    """
+    try:
+        return read_json(file)
+    except OSError as error:
+        raise BaseModelError(f"{file}: not readable ({error.strerror})") from None
+    except ValueError as error:
+        raise BaseModelError(f"{file}: not valid JSON ({error}); is the file complete?") from None
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Return the names of the weight files that a model folder has, or by its index should have.
+
+    Raises:
+        BaseModelError: the index is damaged.
+        HubError: a name leads out of the folder.
+    """
+    index = folder / WEIGHT_FILES[1]
+    if not index.is_file():
+        return [WEIGHT_FILES[0]]
+    names = read_object(index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise BaseModelError(f"{index}: has no weight_map, which names the file of each weight")
+    files = sorted(set(checked_names(names.values(), str(folder))))
+    if inner := [name for name in files if "/" in name]:
+        raise BaseModelError(f"{index}: {quoted(inner[0])} is not beside it, as weights must be")
+    return files
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Raise BaseModelError if an adapter lies beside the weights: a library would put it on them.
+
+    Where only its configuration is there, the weights would be looked for on the Hub.
+    """
+    if (folder / ADAPTER_CONFIG).exists():
+        raise BaseModelError(
+            f"{folder}: holds an adapter too ({ADAPTER_CONFIG}): "
+            "take a folder or a repository of the base model alone"
+        )
