@@ -348,7 +348,11 @@ def category_groups(categories: ArrayLike) -> pd.Categorical:
 
     Long names are cut; different ones stay apart.
     """
-    names = pd.Series(np.asarray(categories, dtype=str)).replace("", "no category")
+    # no array of NumPy's own texts: each of them would take the room of the longest
+    names = pd.Series(
+        [" ".join(str(name).split()) or "no category" for name in np.asarray(categories, object)],
+        dtype=object,
+    )
     counts = names.value_counts().sort_index().sort_values(ascending=False, kind="stable")
     largest = list(counts.index[:LARGEST_CATEGORIES])
     groups = list(dict.fromkeys([*largest, OTHER]))
