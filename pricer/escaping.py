@@ -9,7 +9,8 @@ from typing import Any
 
 from pricer.errors import CONTROLS, printable
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+\-!|~:@&])")
+# GitHub makes a link of what begins with www. too
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+\-!|~:@&]|(?<=www)\.)", re.IGNORECASE)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
