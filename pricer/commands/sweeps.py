@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from pricer.errors import PricerError
+from pricer.errors import PricerError, quoted
 from pricer.escaping import shortened
 from pricer.judging.paired import Bootstrap, Gap, Score, flat, mean_intervals, paired_gaps
 from pricer.tables import cell, interval_text, signed_interval, table, usd
@@ -39,7 +39,7 @@ def list_experiments(
         rows = dvc.api.exp_show(revs=revision)
     except RevError:
         raise PricerError(
-            f"{revision!r} is no git revision: `git log --oneline` shows what there is"
+            f"{quoted(revision)} is no git revision: `git log --oneline` shows what there is"
         ) from None
     except DvcException as error:
         raise PricerError(f"DVC cannot list experiments: {error}") from None

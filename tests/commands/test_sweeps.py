@@ -94,3 +94,12 @@ def test_what_experiments_and_params_are_called_is_text():
     params, tables = {"a": {"p": "x" * 999}, "b": {"p": "y"}}, {"a": predictions(0)}
     long = sweep(params, tables | {"b": predictions(5)}, Bootstrap(100, seed=0))
     assert len(label(long[0])) < 60 and "\x1b" not in label(found[0])
+
+
+def test_a_chart_has_room_for_bars_beside_many_changed_params(tmp_path):
+    """Matplotlib warns where it has none, and a warning is an error in tests."""
+    knobs = {f"train.some_long_knob_{number}": "0.0001" for number in range(6)}
+    params = {"a": knobs, "b": dict.fromkeys(knobs, "0.0002")}
+    tables = {"a": predictions(0), "b": predictions(5)}
+    found = sweep(params, tables, Bootstrap(100, seed=0))
+    sweep_chart(tmp_path / "sweep.png", found, "Experiments")
