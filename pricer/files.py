@@ -133,8 +133,12 @@ def _open_parquet(
 def _check_schema(file: pq.ParquetFile, columns: list[str]) -> None:
     """Compare a file's columns with those needed, and with what Arrow noted of them.
 
-    No checksum covers the names and types at a file's end, but they stand there twice.
+    No checksum covers the names and types at a file's end, but they stand there twice; so do the
+    numbers of rows.
     """
+    rows = sum(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
+    if rows != file.metadata.num_rows:
+        raise ValueError(f"{rows} of {file.metadata.num_rows} rows")
     if missing := [column for column in columns if column not in file.schema_arrow.names]:
         raise ValueError(f"no column {', '.join(missing)}")
     noted = (file.metadata.metadata or {}).get(b"ARROW:schema")

@@ -2,11 +2,15 @@
 
 from tabulate import tabulate
 
+from pricer import escaping
+from pricer.escaping import shortened
+
 
 def table(header: list[str], rows: list[list[str]], *, markdown: bool = True) -> str:
-    """Return a table with the first column to the left and the others to the right."""
-    if markdown:
-        rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    """Return a table with the first column to the left and the others to the right.
+
+    Cells are shown as they are: text from outside goes through `cell`.
+    """
     return tabulate(
         rows,
         header,
@@ -14,6 +18,12 @@ def table(header: list[str], rows: list[list[str]], *, markdown: bool = True) ->
         colalign=["left", *["right"] * (len(header) - 1)],
         disable_numparse=True,
     )
+
+
+def cell(text: str, *, markdown: bool = True, longest: int = 60) -> str:
+    """Return text from outside as a cell of `table`: one line that shows the text and no more."""
+    text = shortened(text, longest)
+    return escaping.markdown(text) if markdown else text
 
 
 def usd(value: float) -> str:

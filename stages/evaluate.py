@@ -6,14 +6,14 @@ from typing import Any
 import pandas as pd
 
 from pricer.errors import PricerError
-from pricer.files import read_json, read_parquet, write_json, writing
+from pricer.files import read_json, write_json, writing
 from pricer.judging.charts import CURVES, Drawing, draw_charts, plot_data
 from pricer.judging.evaluation import evaluate_run, scores_json
 from pricer.judging.leaderboard import leaderboard, published_scores
 from pricer.judging.paired import Bootstrap, flat
 from pricer.judging.report import Report, html_report, markdown_report, sentence
 from pricer.params import flat_params, read_params
-from pricer.prices.predictions import read_predictions
+from pricer.prices.predictions import read_baselines, read_predictions
 from pricer.products.items import read_items
 from pricer.provenance import code_hashes, file_sha256, folder_digest
 
@@ -31,21 +31,19 @@ def main(
     What earlier stages have left there, of items, prompts and training, is read.
     """
     params = read_params()
+    facts, tokens = (_read_json(metrics_dir / f"{name}.json") for name in ("items", "prompts"))
+    plots = metrics_dir / "train" / "plots" / "metrics"
+    curves = {name: _read_curve(plots / f"{name}.tsv") for name in CURVES}
     files = {name: predictions_dir / f"{name}.parquet" for name in ("tuned", "base", "baselines")}
     evaluation = evaluate_run(
         read_items(items_dir, "test"),
         {name: read_predictions(files[name], str(files[name])) for name in ("tuned", "base")},
-        read_parquet(files["baselines"]),
+        read_baselines(files["baselines"], str(files["baselines"])),
         Bootstrap(params.evaluate.bootstrap_resamples, params.evaluate.seed),
     )
-    published = published_scores(_read_json(metrics_dir / "items.json").get("dataset"))
+    published = published_scores(facts.get("dataset"))
     rows = leaderboard(evaluation, published)
-    curves = metrics_dir / "train" / "plots" / "metrics"
-    drawing = Drawing(
-        evaluation,
-        rows,
-        {name: _read_curve(curves / f"{name}.tsv") for name in CURVES},
-    )
+    drawing = Drawing(evaluation, rows, curves)
     write_json(metrics_dir / "evaluate.json", scores_json(evaluation))
     write_json(metrics_dir / "slices.json", flat(evaluation.slices))
     with writing(metrics_dir / "plots", folder=True) as partial:
@@ -58,7 +56,7 @@ def main(
         evaluation,
         rows,
         published,
-        tokens=_read_json(metrics_dir / "prompts.json"),
+        tokens=tokens,
         params=flat_params(dict(params)),
         hashes={str(folder): folder_digest(folder) for folder in folders}
         | {str(file): file_sha256(file) for file in files.values()}
@@ -82,7 +80,7 @@ def _read_curve(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, sep="\t")
         return table[["step", path.stem]].astype(float)
-    except (KeyError, ValueError) as error:
+    except (KeyError, OSError, ValueError) as error:
         raise _damaged(path, error) from None
 
 

@@ -55,6 +55,12 @@ def test_markdown_shows_the_text_and_no_more(text):
     )
 
 
+def test_markdown_has_no_address_that_github_makes_a_link_of():
+    assert markdown("www.e.example WWW.e.example 1.5 in.") == (
+        r"www\.e.example WWW\.e.example 1.5 in."
+    )
+
+
 def test_error_lines_have_an_end():
     assert len(one_line("x" * 10**6)) < 2_010
     for value in ("x" * 10**6, b"x" * 10**6, 10**5000, ["x"] * 1000):

@@ -1,12 +1,12 @@
 """`pricer compare`: is B better than A, product by product."""
 
-import json
 import math
 import sys
 from typing import Annotated, Literal
 
 import typer
 
+from pricer.escaping import json_text
 from pricer.workspace import Workspace
 
 
@@ -45,11 +45,7 @@ def compare(
     bootstrap = Bootstrap(settings.bootstrap_resamples, settings.seed)
     result = compare_tables(table_a, table_b, items, bootstrap)
     if output_format == "json":
-        print(
-            json.dumps(
-                {"a_is": a, "b_is": b} | comparison_json(result), ensure_ascii=False, indent=2
-            )
-        )
+        print(json_text({"a_is": a, "b_is": b} | comparison_json(result)))
     else:
         print(comparison_text(result, a, b, markdown=output_format == "markdown"), end="")
     if fail_if_worse is not None:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from pricer.errors import PricerError
 from pricer.files import read_parquet
-from pricer.prices.predictions import read_predictions
+from pricer.prices.predictions import read_baselines, read_predictions
 from pricer.workspace import require
 
 ITEM_COLUMNS = ["id", "title", "category"]
@@ -37,7 +37,7 @@ def read_run(
     elif name in ("workspace", "tuned", "base"):
         file = predictions_dir / f"{'tuned' if name == 'workspace' else name}.parquet"
         table = _read(file, name)
-    elif baselines.exists() and name in (table := read_parquet(baselines)):
+    elif baselines.exists() and name in (table := read_baselines(baselines, str(baselines))):
         table = table[["id", "price", name]].rename(columns={name: "estimate_usd"})
     else:
         table = read_tuned(predictions_dir / "tuned.parquet", name)

@@ -1,12 +1,12 @@
 """`pricer sweep show`: experiments side by side."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from pricer.errors import ItemsError
+from pricer.escaping import json_text
 from pricer.workspace import Workspace
 
 
@@ -34,7 +34,7 @@ def show(
         Bootstrap(params.evaluate.bootstrap_resamples, params.evaluate.seed),
     )
     if output_format == "json":
-        print(json.dumps(sweep_json(rows), ensure_ascii=False, indent=2))
+        print(json_text(sweep_json(rows)))
     else:
         print(sweep_text(rows, unfinished, markdown=output_format == "markdown"), end="")
     if chart:

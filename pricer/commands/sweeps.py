@@ -6,10 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from pricer.errors import PricerError
+from pricer.errors import PricerError, quoted
+from pricer.escaping import shortened
 from pricer.judging.paired import Bootstrap, Gap, Score, flat, mean_intervals, paired_gaps
-from pricer.tables import interval_text, signed_interval, table, usd
+from pricer.tables import cell, interval_text, signed_interval, table, usd
 
+LONGEST_LABEL = 40  # characters of a name, or of a param, in a chart
 UNFINISHED = ("Queued", "Running", "Failed")
 
 
@@ -37,7 +39,7 @@ def list_experiments(
         rows = dvc.api.exp_show(revs=revision)
     except RevError:
         raise PricerError(
-            f"{revision!r} is no git revision: `git log --oneline` shows what there is"
+            f"{quoted(revision)} is no git revision: `git log --oneline` shows what there is"
         ) from None
     except DvcException as error:
         raise PricerError(f"DVC cannot list experiments: {error}") from None
@@ -149,17 +151,16 @@ def sweep_text(rows: list[Row], unfinished: dict[str, int], *, markdown: bool) -
     # different products are worth a column: they make the errors hard to compare
     partly = any(row.shared < row.score.n for row in rows)
     header = ["experiment", *rows[0].params, "n", "MAE", "95% interval", "less the first's"]
-    lines = [_cells(row) + ([str(row.shared)] if partly else []) for row in rows]
+    lines = [_cells(row, markdown=markdown) + ([str(row.shared)] if partly else []) for row in rows]
     text = table(header + (["on n"] if partly else []), lines, markdown=markdown)
     left = ", ".join(f"{count} {state.lower()}" for state, count in unfinished.items() if count)
     return f"{text}\n" + (f"\n{left}: `dvc queue status`\n" if left else "")
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, *, markdown: bool) -> list[str]:
     interval, gap = row.score.intervals["mae"], row.less_first
     return [
-        row.name,
-        *row.params.values(),
+        *(cell(text, markdown=markdown) for text in (row.name, *row.params.values())),
         str(row.score.n),
         usd(row.score.values["mae"]),
         interval_text(interval.low, interval.high),
@@ -178,4 +179,5 @@ def sweep_chart(path: Path, rows: list[Row], title: str) -> None:
 
 def label(row: Row) -> str:
     """Return what a row of `sweep` is called in a chart: its name and what was changed."""
-    return "  ".join([row.name, *(f"{knob}={value}" for knob, value in row.params.items())])
+    changed = (f"{knob}={value}" for knob, value in row.params.items())
+    return "  ".join(shortened(text, LONGEST_LABEL) for text in (row.name, *changed))

@@ -77,7 +77,9 @@ def intervals(path: Path, bars: list[Bar], title: str) -> None:
 
 def _bars(bars: list[Bar], title: str, floor_mae: float | None = None) -> Figure:
     figure, axes = new_figure(title, "mean absolute error (USD)", "")
-    figure.set_figheight(1.2 + 0.32 * len(bars))
+    # inches: whatever the bars are called, there is room for them
+    longest = max(len(bar.label) for bar in bars)
+    figure.set_size_inches(max(6.4, 3 + 0.085 * longest), 1.2 + 0.32 * len(bars))
     for place, bar in enumerate(reversed(bars)):
         if bar.interval is None:
             axes.plot(bar.mae, place, "D", color=GREY, markersize=5)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pricer.errors import ItemsError
 from pricer.judging.metrics import category_groups, price_bands
 from pricer.judging.paired import Bootstrap, Gap, flat, paired_gaps
-from pricer.tables import signed, table, usd
+from pricer.tables import cell, signed, table, usd
 
 Floats = NDArray[np.float64]
 
@@ -81,7 +81,8 @@ def compare(
     delta = paired_gaps(both["id"], differences, bootstrap)
     groups = {"price": price_bands(both["price_a"])}
     if items is not None and items["id"].dtype == both["id"].dtype:
-        both = both.merge(items[["id", "title", "category"]], on="id", how="left")
+        told = items[["id", "title", "category"]].drop_duplicates("id")
+        both = both.merge(told, on="id", how="left")
         groups["category"] = category_groups(both["category"].fillna("unknown"))
     needed = _products_needed(difference, delta["mae"])
     return Comparison(
@@ -166,8 +167,8 @@ def _moved(both: pd.DataFrame, difference: Floats) -> list[dict[str, Any]]:
     order = np.argsort(-np.abs(difference), kind="stable")[:MOVED]
     return [
         {
-            "id": int(both["id"].iloc[row]),
-            "title": str(both["title"].iloc[row]) if "title" in both else "",
+            "id": both["id"].iloc[[row]].tolist()[0],  # a number or text, as Python has it
+            "title": _title(both, row),
             "price": float(both["price_a"].iloc[row]),
             "a": float(both["estimate_usd_a"].iloc[row]),
             "b": float(both["estimate_usd_b"].iloc[row]),
@@ -176,6 +177,11 @@ def _moved(both: pd.DataFrame, difference: Floats) -> list[dict[str, Any]]:
         for row in order
         if difference[row] != 0
     ]
+
+
+def _title(both: pd.DataFrame, row: int) -> str:
+    title = both["title"].iloc[row] if "title" in both else ""
+    return title if isinstance(title, str) else ""  # a product that is not of these items has none
 
 
 def _products_needed(difference: Floats, gap: Gap) -> int | None:
@@ -242,10 +248,11 @@ def comparison_text(comparison: Comparison, a: str, b: str, *, markdown: bool) -
         b: what B is.
         markdown: tables in Markdown, else in aligned columns.
     """
+    named = [cell(name, markdown=markdown, longest=200) for name in (a, b)]
     left_out = f"; {comparison.only_a} only in A, {comparison.only_b} only in B"
     alone = left_out if comparison.only_a or comparison.only_b else ""
     parts = [
-        f"A: {a}\nB: {b}\n{comparison.n} products judged by both{alone}",
+        f"A: {named[0]}\nB: {named[1]}\n{comparison.n} products judged by both{alone}",
         comparison.verdict,
         _metric_table(comparison, markdown=markdown),
         f"B is nearer to the price on {comparison.win_rate:.0%} of the products.",
@@ -279,7 +286,7 @@ def _metric_table(comparison: Comparison, *, markdown: bool) -> str:
 def _slice_table(kind: str, groups: dict[str, Gap], *, markdown: bool) -> str:
     rows = [
         [
-            group,
+            cell(group, markdown=markdown),
             str(gap.n),
             signed(gap.value),
             f"{signed(gap.interval.low)} to {signed(gap.interval.high)}",
@@ -292,7 +299,7 @@ def _slice_table(kind: str, groups: dict[str, Gap], *, markdown: bool) -> str:
 def _moved_table(moved: list[dict[str, Any]], *, markdown: bool) -> str:
     rows = [
         [
-            " ".join(row["title"].split())[:60] or str(row["id"]),
+            cell(row["title"], markdown=markdown) or str(row["id"]),
             usd(row["price"]),
             usd(row["a"]),
             usd(row["b"]),

@@ -19,7 +19,7 @@ from pricer.judging.metrics import (
     table_scores,
 )
 from pricer.judging.paired import Bootstrap, Gap, Score, flat, paired_gaps
-from pricer.prices.predictions import INTERVALS
+from pricer.prices.predictions import COLUMNS, INTERVALS
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def evaluate_run(
     Raises:
         ItemsError: a table judges other products.
     """
-    models = {name: _in_order(table, items, name) for name, table in models.items()}
+    models = {name: _in_order(_whole(table, name), items, name) for name, table in models.items()}
     baselines = _in_order(baselines, items, "baselines").drop(columns=["id", "price"])
     ids, truth = items["id"].to_numpy(), items["price"].to_numpy(float)
     guesses = {name: table["estimate_usd"].to_numpy(float) for name, table in models.items()}
@@ -88,11 +88,24 @@ def evaluate_run(
     )
 
 
+def _whole(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    missing = [column for column in COLUMNS if column not in table]
+    if missing:
+        raise ItemsError(
+            f"the {name} predictions lack {', '.join(missing)}: run `dvc repro`, which makes them "
+            "with this version"
+        )
+    return table
+
+
 def _in_order(table: pd.DataFrame, items: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return the rows of `table` in the order of `items`."""
     if sorted(table["id"]) != sorted(items["id"]):
         raise ItemsError(f"the {name} predictions are not of these items: run `dvc repro`")
-    return table.set_index("id").loc[items["id"]].reset_index()
+    table = table.set_index("id").loc[items["id"]].reset_index()
+    if not np.array_equal(table["price"], items["price"]):
+        raise ItemsError(f"the {name} predictions are of other prices: run `dvc repro`")
+    return table
 
 
 def _slices(

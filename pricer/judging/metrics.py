@@ -3,11 +3,13 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain, count
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from pricer.escaping import shortened
 from pricer.judging.paired import (
     Bootstrap,
     Gap,
@@ -25,6 +27,7 @@ BAND_EDGES = [0, 25, 100, 250, np.inf]  # USD, of the true price; a band holds i
 BANDS = ["under $25", "$25 to $100", "$100 to $250", "$250 and over"]
 LARGEST_CATEGORIES = 12  # told one by one, the rest together
 OTHER = "all others"
+LONGEST_NAME = 28  # characters of a category in charts and tables
 
 
 def mae(y_true: Floats, y_pred: Floats) -> float:
@@ -341,13 +344,35 @@ def price_bands(price: ArrayLike) -> pd.Categorical:
 
 
 def category_groups(categories: ArrayLike) -> pd.Categorical:
-    """Return each product's category where it is one of the largest, else `OTHER`."""
-    names = pd.Series(np.asarray(categories, dtype=str)).replace("", "no category")
+    """Return each product's category where it is one of the largest, else `OTHER`.
+
+    Long names are cut; different ones stay apart.
+    """
+    # no array of NumPy's own texts: each of them would take the room of the longest
+    names = pd.Series(
+        [" ".join(str(name).split()) or "no category" for name in np.asarray(categories, object)],
+        dtype=object,
+    )
     counts = names.value_counts().sort_index().sort_values(ascending=False, kind="stable")
     largest = list(counts.index[:LARGEST_CATEGORIES])
+    groups = list(dict.fromkeys([*largest, OTHER]))
+    by_category = dict(zip(groups, _group_names(groups), strict=True))
     return pd.Categorical(
-        names.where(names.isin(largest), OTHER), list(dict.fromkeys([*largest, OTHER]))
+        names.where(names.isin(largest), OTHER).map(by_category), list(by_category.values())
     )
+
+
+def _group_names(categories: list[str]) -> list[str]:
+    """Return each category's name in charts, tables and the page of `dvc plots show`.
+
+    That page is made by DVC, with the names inside of a script: none holds `<`.
+    """
+    names: list[str] = []
+    for category in categories:
+        short = shortened(category.replace("<", "‹"), LONGEST_NAME)
+        alike = (f"{short} ({number})" for number in count(2))
+        names.append(next(name for name in chain([short], alike) if name not in names))
+    return names
 
 
 def slice_scores(

@@ -9,11 +9,13 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from pricer.errors import printable
+from pricer.escaping import shortened
 from pricer.judging.charts import CHARTS
 from pricer.judging.evaluation import Evaluation
 from pricer.judging.leaderboard import LABELS, Published, Row
 from pricer.judging.paired import Gap, Interval, Score
-from pricer.tables import interval_text, signed, signed_interval, table, usd
+from pricer.tables import cell, interval_text, signed, signed_interval, table, usd
 
 SHOWN = 20  # best and worst products
 LONGEST = 600  # characters of a product's text that are shown
@@ -68,9 +70,9 @@ def _gap(gap: Gap) -> str:
     return signed_interval(gap.value, gap.interval.low, gap.interval.high)
 
 
-def _scored(cell: Callable[[Score], str]) -> Callable[[Row], str]:
+def _scored(own: Callable[[Score], str]) -> Callable[[Row], str]:
     """Return a cell that is empty where no more than the error is known."""
-    return lambda row: cell(row.score) if row.score else ""
+    return lambda row: own(row.score) if row.score else ""
 
 
 def _percent(metric: str) -> Callable[[Score], str]:
@@ -119,12 +121,17 @@ def best_and_worst(products: pd.DataFrame) -> tuple[list[dict[str, Any]], list[d
     """Return the products of least and of most absolute error, as rows."""
     order = products["error_usd"].abs().sort_values(kind="stable").index
     ranked = products.loc[order].assign(
-        summary=products["summary"].map(
-            lambda text: text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
-        )
+        title=products["title"].map(lambda text: shortened(text, LONGEST)),
+        summary=products["summary"].map(_paragraphs),
     )
     rows: list[dict[str, Any]] = ranked.to_dict(orient="records")  # type: ignore[assignment]
     return rows[:SHOWN], rows[::-1][:SHOWN]
+
+
+def _paragraphs(text: str) -> str:
+    """Return a product's text with its lines, printable and cut."""
+    lines = "\n".join(map(printable, text[:LONGEST].split("\n")))
+    return lines if len(text) <= LONGEST else f"{lines}…"
 
 
 def html_report(report: Report, charts_dir: Path) -> str:
@@ -182,27 +189,26 @@ def markdown_report(report: Report) -> str:
 
 
 def _pairs(values: dict[str, Any]) -> str:
-    return table(["what", "value"], [[name, f"`{value}`"] for name, value in values.items()])
+    return table(
+        ["what", "value"],
+        [[name, cell(str(value), longest=LONGEST)] for name, value in values.items()],
+    )
 
 
 def score_table(report: Report) -> str:
     """Return a Markdown table with a row for each predictor, the best first, and the floor."""
-    columns = [(header, cell) for header, cell in LEADERBOARD if header in BRIEF]
-    rows = [[cell(row) for _, cell in columns] for row in _ranked(report)]
+    columns = [(header, own) for header, own in LEADERBOARD if header in BRIEF]
+    rows = [[own(row) for _, own in columns] for row in _ranked(report)]
     return table([header for header, _ in columns], rows)
 
 
 def _slice_table(kind: str, groups: dict[str, Score]) -> str:
-    rows = [[group, *(cell(score) for _, cell in SLICES)] for group, score in groups.items()]
+    rows = [[cell(group), *(own(score) for _, own in SLICES)] for group, score in groups.items()]
     return table([kind, *(header for header, _ in SLICES)], rows)
 
 
 def _product_table(products: list[dict[str, Any]]) -> str:
-    rows = [[_plain(row["title"]), *(cell(row) for _, cell in PRODUCTS)] for row in products]
+    rows = [
+        [cell(row["title"], longest=100), *(own(row) for _, own in PRODUCTS)] for row in products
+    ]
     return table(["product", *(header for header, _ in PRODUCTS)], rows)
-
-
-def _plain(text: str) -> str:
-    """Return a product's text as one line that Markdown shows as it is."""
-    line = " ".join(text.split())[:100]
-    return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>#!&~" else letter for letter in line)

@@ -2,10 +2,10 @@
 
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import pandas as pd
 
 from pricer.errors import ItemsError, PricerError, quoted
@@ -47,6 +47,8 @@ COLUMNS = {
     "pit": "probability integral transform",
 }
 NEEDED = ("id", "price", "estimate_usd")  # of a table that is to be judged
+LARGEST = 1e100  # squares of what is larger, and their sums, leave the range of floats
+PROBABILITIES = ("price_mass", "dropped_mass", "pit")
 NUMBERS = {int, float}  # of Python, which pandas makes of its own: no truth values
 
 _NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
@@ -115,8 +117,24 @@ def read_predictions(source: Path | BinaryIO, name: str) -> pd.DataFrame:
         ItemsError: it is not one of the predictions of one predictor, has a product twice, or
             holds what is no number where one belongs.
     """
+    return no_number_is_zero(_read(source, name, NEEDED, COLUMNS))
+
+
+def read_baselines(source: Path | BinaryIO, name: str) -> pd.DataFrame:
+    """Read the baselines' estimates: id, price, and a column (USD) for each.
+
+    Raises:
+        PricerError: see `read_predictions`.
+    """
+    return _read(source, name, ("id", "price"), None)
+
+
+def _read(
+    source: Path | BinaryIO, name: str, needed: Iterable[str], numbers: Iterable[str] | None
+) -> pd.DataFrame:
+    """Read a table whose columns `numbers`, as far as it has them, or all, hold numbers."""
     table = read_parquet(source, name=name)
-    missing = [column for column in NEEDED if column not in table]
+    missing = [column for column in needed if column not in table]
     if missing:
         raise ItemsError(
             f"{name}: no predictions of one predictor ({', '.join(missing)} missing, "
@@ -125,10 +143,10 @@ def read_predictions(source: Path | BinaryIO, name: str) -> pd.DataFrame:
     if table.empty:
         raise ItemsError(f"{name}: no product in it")
     table = table.assign(id=_checked_ids(table["id"], name))
-    for column in COLUMNS:
+    for column in numbers or map(str, table):
         if column in table and column not in ("id", "greedy_text"):
             table[column] = _checked_numbers(table, column, name)
-    return no_number_is_zero(table)
+    return table
 
 
 def _checked_ids(ids: "pd.Series[Any]", name: str) -> "pd.Series[Any]":
@@ -155,17 +173,28 @@ def _checked_numbers(table: pd.DataFrame, column: str, name: str) -> "pd.Series[
     """Return a column as finite numbers; an estimate may be missing, a price is above 0."""
     values = table[column]
     numbers = values.map(lambda value: float(value) if type(value) in NUMBERS else math.nan)
-    bad = ~np.isfinite(numbers) | ((column == "price") & (numbers <= 0))
+    low, high, allowed = _bounds(column)
+    bad = ~numbers.between(low, high)
     if column in ("estimate_usd", "greedy"):
         bad &= values.notna()
     if bad.any():
         product, value = (table.loc[bad, key].tolist()[0] for key in ("id", column))
-        allowed = "a price above 0" if column == "price" else "a finite number"
         raise ItemsError(
             f"{name}: {column} of product {quoted(product)} must be {allowed}, "
             f"got {quoted(value)} ({int(bad.sum())} of {len(table)} are not)"
         )
     return numbers
+
+
+def _bounds(column: str) -> tuple[float, float, str]:
+    """Return the lowest and the highest value of a column, and what an error calls these."""
+    if column == "price":
+        return 0.01, 1e9, "a price above 0"
+    if column in PROBABILITIES:
+        return -1e-6, 1 + 1e-6, "a number from 0 to 1"
+    if column == "crps":
+        return 0, LARGEST, "a finite number from 0"
+    return -LARGEST, LARGEST, "a finite number"
 
 
 def no_number_is_zero(table: pd.DataFrame) -> pd.DataFrame:

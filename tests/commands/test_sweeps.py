@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 
 from pricer.commands.sweeps import label, sweep, sweep_chart, sweep_json, sweep_text
 from pricer.judging.metrics import mae
@@ -79,3 +80,26 @@ def test_a_chart(tmp_path):
     assert label(found[1]) == "main  lora.r=16  lora.target_modules=all-linear"
     sweep_chart(tmp_path / "sweep.png", found, "Experiments")
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_experiments_and_params_are_called_is_text():
+    name, value = "a|b<script>`c`", "\x1b[2J![a](http://e.example) | x"
+    params = {"main": {"lora.r": "16"}, name: {"lora.r": value}}
+    found = sweep(params, {"main": predictions(5), name: predictions(0)}, Bootstrap(100, seed=0))
+    text = sweep_text(found, {}, markdown=True)
+    markdown = MarkdownIt("gfm-like", {"linkify": False})
+    [tokens] = [t.children for t in markdown.parse(text) if "<script" in t.content]
+    assert {child.type for child in tokens} <= {"text", "text_special"}
+    assert text.count("\n") == 4 and "\x1b" not in text + sweep_text(found, {}, markdown=False)
+    params, tables = {"a": {"p": "x" * 999}, "b": {"p": "y"}}, {"a": predictions(0)}
+    long = sweep(params, tables | {"b": predictions(5)}, Bootstrap(100, seed=0))
+    assert len(label(long[0])) < 60 and "\x1b" not in label(found[0])
+
+
+def test_a_chart_has_room_for_bars_beside_many_changed_params(tmp_path):
+    """Matplotlib warns where it has none, and a warning is an error in tests."""
+    knobs = {f"train.some_long_knob_{number}": "0.0001" for number in range(6)}
+    params = {"a": knobs, "b": dict.fromkeys(knobs, "0.0002")}
+    tables = {"a": predictions(0), "b": predictions(5)}
+    found = sweep(params, tables, Bootstrap(100, seed=0))
+    sweep_chart(tmp_path / "sweep.png", found, "Experiments")

@@ -1,8 +1,12 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 
-from pricer.errors import ItemsError
+from pricer.errors import CONTROLS, ItemsError
+from pricer.escaping import json_text
 from pricer.judging.comparison import (
     Comparison,
     compare,
@@ -144,10 +148,42 @@ def test_it_is_told_to_people(markdown):
     assert ("|:--" in text) == markdown
 
 
+HOSTILE = "\x1b[2J| ![a](http://e.example/a.png) <script>\n# heading \u202e"
+
+
+def test_what_products_and_predictors_are_called_is_text():
+    rng = np.random.default_rng(9)
+    a, b = predictions(rng, 60), predictions(rng, 60, spread=90)
+    items = pd.DataFrame({"id": [*range(60), 3], "title": HOSTILE, "category": HOSTILE})
+    found = judge(a, b, items)
+    assert found.n == 60 and len(found.slices["category"]) == 1
+    for markdown in (False, True):
+        text = comparison_text(found, HOSTILE, HOSTILE, markdown=markdown)
+        assert not CONTROLS.search(text.replace("\n", "")) and r"\x1b" in text.replace("\\\\", "\\")
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(text)
+    kinds = [child.type for token in tokens for child in (token, *(token.children or ()))]
+    assert not {"image", "link_open", "heading_open", "html_inline", "html_block"} & set(kinds)
+    assert kinds.count("table_open") == 4
+    printed = json_text({"a_is": HOSTILE} | comparison_json(found))
+    assert json.loads(printed)["moved"][0]["title"] == HOSTILE
+    assert not CONTROLS.search(printed.replace("\n", ""))
+
+
+def test_items_that_lack_a_product_leave_its_title_out():
+    a = predictions(np.random.default_rng(10), 30)
+    items = pd.DataFrame({"id": [0], "title": ["mug"], "category": ["Toys"]})
+    found = run(a, a.assign(estimate_usd=0.0), items)
+    assert {row["title"] for row in found["moved"]} <= {"", "mug"}
+    assert set(found["slices"]["category"]) == {"Toys", "unknown"}
+
+
 def test_ids_of_two_kinds_share_no_product():
     a = predictions(np.random.default_rng(0), 20)
     with pytest.raises(ItemsError, match="A and B share no product: the ids of one are numbers"):
         judge(a, a.assign(id=a["id"].astype(str)))
+    named = a.assign(id="mug " + a["id"].astype(str))
+    found = run(named, named.assign(estimate_usd=0.0))
+    assert all(row["id"].startswith("mug ") for row in found["moved"])
     # items of another kind tell no category; nothing else is lost
     items = pd.DataFrame({"id": ["0"], "title": ["mug"], "category": ["Kitchen"]})
     assert "category" not in judge(a, a, items).slices

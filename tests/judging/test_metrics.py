@@ -120,7 +120,13 @@ def test_small_categories_are_pooled():
     groups = category_groups(names)
     assert list(groups.categories) == [f"c{n:02}" for n in range(14, 2, -1)] + [OTHER]
     assert list(category_groups(["", OTHER])) == ["no category", OTHER]
+    assert list(category_groups(["a", " ", "a\n", "\t"])) == ["a", "no category"] * 2
     assert len(groups.categories) == LARGEST_CATEGORIES + 1 and (groups == OTHER).sum() == 1 + 2 + 3
+
+
+def test_one_endless_category_does_not_take_memory_for_every_product():
+    """In an array of NumPy's texts each would be as wide: here 75 GB."""
+    assert list(category_groups(["x" * 1_000_000] + ["b"] * 20_000).categories)[0] == "b"
 
 
 def test_slices_are_scores_of_their_products():

@@ -1,16 +1,30 @@
 import json
 import re
+from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
+from pricer.errors import CONTROLS
+from pricer.escaping import shortened
 from pricer.judging import report as rp
 from pricer.judging.charts import CHARTS
 from pricer.judging.evaluation import Evaluation
 from pricer.judging.leaderboard import LABELS, leaderboard, published_scores
+from pricer.judging.metrics import category_groups
 from pricer.judging.paired import Gap, Interval, Score
-from pricer.judging.report import best_and_worst, markdown_report, score_table, sentence
+from pricer.judging.report import (
+    best_and_worst,
+    html_report,
+    markdown_report,
+    score_table,
+    sentence,
+)
 from tests.judging.conftest import HOSTILE, make_report
 
 
@@ -30,8 +44,96 @@ def test_the_page_escapes_what_products_say(page):
 def test_markdown_shows_what_products_say_as_it_is(report):
     text = markdown_report(report)
     line = next(line for line in text.splitlines() if "alert" in line and "990" in line)
-    assert "\\<script\\>" in line and "\\| \\`rm\\`" in line
+    assert "\\<script\\>" in line and "\\| \\`rm\\`" in line and "\u202e" not in text
     assert "\n# heading" not in text
+
+
+def markdown_tokens(text: str) -> list[str]:
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(text)
+    return [t.type for token in tokens for t in (token, *(token.children or ()))]
+
+
+class Elements(HTMLParser):
+    """Of a page: the elements with their attributes' names, and the text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found, self.text = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, *(name for name, _ in attributes)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def elements(page: str) -> list[tuple[str, ...]]:
+    parser = Elements()
+    parser.feed(page)
+    return parser.found
+
+
+HOSTILE_TEXT = st.text(
+    st.characters() | st.sampled_from("<>|`*_[]()!#&\\~:/\n\r\x1b\u202e\u2028\ud83dא"), max_size=50
+) | st.lists(
+    st.sampled_from(
+        [
+            "<script>",
+            "</script>",
+            "</td>",
+            "<b onclick=x>",
+            "![a](http://e.example)",
+            "|",
+            "\n\n# a",
+        ]
+        + [
+            "[a](b)",
+            "http://e.example",
+            "www.e.example",
+            "a@e.example",
+            "| - |\n|---|",
+            "```",
+            "\x1b[2J",
+        ]
+        + ["&lt;b&gt;", "<!--", "]]>", "{{ 7 }}", "{% raw %}", "<http://e.example>", "\\", "`"]
+    ),
+    max_size=6,
+).map("".join)
+
+
+@pytest.fixture(scope="module")
+def no_charts(tmp_path_factory):
+    """Empty files: a page without a megabyte of pictures is parsed at once."""
+    folder = tmp_path_factory.mktemp("no_charts")
+    for name in CHARTS:
+        (folder / f"{name}.png").touch()
+    return folder
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(HOSTILE_TEXT, min_size=3, max_size=3))
+def test_no_text_of_a_product_is_more_than_text(evaluation, no_charts, texts):
+    """The same elements, and in Markdown the same tables, as with plain words in its place."""
+
+    def reports(title, category, summary):
+        products = evaluation.products.assign(title=title, category=category, summary=summary)
+        slices = evaluation.slices["category"]["tuned"]
+        [name] = set(category_groups([category]))
+        groups = {name: next(iter(slices.values()))}
+        changed = replace(evaluation, products=products, slices={"category": {"tuned": groups}})
+        report = make_report(changed, None)
+        return html_report(report, no_charts), markdown_report(report)
+
+    plain_page, plain_markdown = reports("a", "b", "c")
+    page, text = reports(*texts)
+    page.encode()
+    text.encode()
+    assert elements(page) == elements(plain_page)
+    ignored = {"text", "text_special"}
+    assert [t for t in markdown_tokens(text) if t not in ignored] == [
+        t for t in markdown_tokens(plain_markdown) if t not in ignored
+    ]
+    assert not CONTROLS.search(text.replace("\n", ""))
 
 
 def test_the_sentence_compares_with_the_best_predictor_without_a_language_model(evaluation):
@@ -100,7 +202,7 @@ def test_best_and_worst_are_sorted_from_the_end_they_are_named_for(evaluation):
     errors = evaluation.products["error_usd"].abs()
     assert len(best) == len(worst) == 20
     assert abs(best[0]["error_usd"]) == errors.min() and abs(worst[0]["error_usd"]) == errors.max()
-    assert HOSTILE in [row["title"] for row in worst]
+    assert shortened(HOSTILE, rp.LONGEST) in [row["title"] for row in worst]
 
 
 def test_the_numbers_of_the_page_are_those_of_the_scores(page, evaluation):

@@ -19,7 +19,13 @@ from pricer.prices.distribution import (
     interval,
     quantile,
 )
-from pricer.prices.predictions import COLUMNS, make_predictions, parse_price, read_predictions
+from pricer.prices.predictions import (
+    COLUMNS,
+    make_predictions,
+    parse_price,
+    read_baselines,
+    read_predictions,
+)
 from tests.conftest import ROOT
 
 OFFSETS = {"50": 0.1, "80": 0.2, "90": 0.3}
@@ -125,7 +131,12 @@ SOUND = {"id": [1, 2, 3], "price": [2.0, 3.0, 4.0], "estimate_usd": [3.0, None, 
         ("price", ["2", "3", "4"], "price of product 1 must be a price above 0, got '2'"),
         ("estimate_usd", [3.0, math.inf, 5.0], "estimate_usd of product 2 must be a finite number"),
         ("estimate_usd", [b"3", b"4", b"5"], "must be a finite number, got b'3' .3 of 3 are not"),
-        ("crps", [0.5, None, 0.5], "crps of product 2 must be a finite number, got nan"),
+        ("crps", [0.5, None, 0.5], "crps of product 2 must be a finite number from 0, got nan"),
+        ("crps", [0.5, -1.0, 0.5], "crps of product 2 must be a finite number from 0, got -1.0"),
+        ("price", [2.0, 3.0, 1e30], "price of product 3 must be a price above 0"),
+        ("estimate_usd", [3.0, 1e200, 5.0], "estimate_usd of product 2 must be a finite number"),
+        ("price_mass", [0.5, 1.5, 0.5], "price_mass of product 2 must be a number from 0 to 1"),
+        ("median", ["1", "2", "3"], "median of product 1 must be a finite number, got '1'"),
         ("low_80", [True, False, True], "low_80 of product 1 must be a finite number, got True"),
     ],
 )
@@ -139,6 +150,15 @@ def test_what_is_no_number_or_no_product_is_told(tmp_path, column, values, says)
 def test_ids_are_what_the_file_says(tmp_path, ids):
     pd.DataFrame(SOUND | {"id": ids}).to_parquet(tmp_path / "a.parquet")
     assert read_predictions(tmp_path / "a.parquet", "A")["id"].tolist() == ids
+
+
+def test_baselines_without_a_number_are_told(tmp_path):
+    baselines = pd.DataFrame({"id": [1, 2], "price": [2.0, 3.0], "ridge": [-5.0, math.nan]})
+    baselines.head(1).to_parquet(tmp_path / "a.parquet")
+    assert read_baselines(tmp_path / "a.parquet", "A")["ridge"].tolist() == [-5]
+    baselines.to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ItemsError, match="A: ridge of product 2 must be a finite number, got nan"):
+        read_baselines(tmp_path / "a.parquet", "A")
 
 
 def test_the_page_describes_every_column():

@@ -467,6 +467,15 @@ def test_training_stops_when_nothing_gets_better(make_trainer):
     assert metrics["steps"] == 9 and metrics["best_step"] == 3  # evaluated every 3 steps
 
 
+def test_a_run_that_stops_before_its_first_logged_step_has_its_curves(make_trainer, tmp_path):
+    trainer = make_trainer(
+        learning_rate=0.0, num_train_epochs=5.0, early_stopping_patience=1, logging_steps=20
+    )
+    metrics = run_training(trainer)
+    [curve] = tmp_path.rglob("train_loss.tsv")
+    assert pd.read_csv(curve, sep="\t")["step"].tolist()[-1] == metrics["steps"] < 20
+
+
 @pytest.fixture
 def fit_with_little_memory(base_model_dir, tokenizer, prompts, tmp_path, monkeypatch):
     """Fit where a batch of more than two examples does not fit."""
