@@ -219,7 +219,7 @@ def _hub_rows(files: list[Path], dataset: str, split: str) -> Iterator[pd.DataFr
 
     for file in files:
         try:
-            table = pq.ParquetFile(file)
+            table = pq.ParquetFile(file, page_checksum_verification=True)
             names = set(table.schema_arrow.names)
             prompts = not names >= set(it.REQUIRED_COLUMNS)
             columns = ["prompt", "completion"] if prompts else list(it.REQUIRED_COLUMNS)

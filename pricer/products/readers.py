@@ -78,18 +78,6 @@ def read_tables(path: Path, size: int) -> Iterator[pd.DataFrame]:
         yield pd.DataFrame(list(records), index=list(numbers), dtype=dtype)
 
 
-def count_rows(path: Path) -> int | None:
-    """Return how many rows a file has, None where it cannot be told before they are used."""
-    if not path.is_file():  # a pipe is read once
-        return None
-    try:
-        if path.suffix.lower() == ".parquet":
-            return int(pq.read_metadata(path).num_rows)
-        return sum(1 for _ in read_rows(path))
-    except ItemsError:  # told when that row is used
-        return None
-
-
 def located(path: Path, number: int) -> str:
     """Say where a row is: its line in a file of lines, else its row."""
     unit = "row" if path.suffix.lower() in (".json", ".csv", ".parquet") else "line"
@@ -303,7 +291,7 @@ def _check_lengths(column: pa.Array, path: Path, start: int) -> None:
 def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file; what Arrow says of a broken one becomes one line."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             yield file
     except (pa.ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.filename:
