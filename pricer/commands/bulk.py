@@ -67,7 +67,7 @@ def _stdin_rows() -> readers.Numbered:
     if isinstance(sys.stdin, io.TextIOWrapper):  # whatever the locale says
         sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")
     try:
-        yield from readers.text_rows(sys.stdin)
+        yield from readers.text_rows(readers.bounded_lines(sys.stdin, STDIN))
     except UnicodeDecodeError as error:
         raise ItemsError(f"{STDIN}: not UTF-8 text (byte {error.start})") from None
 
