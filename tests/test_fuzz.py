@@ -21,7 +21,8 @@ import pandas as pd
 import pytest
 import torch
 
-from pricer.commands.bulk import partial_file, predict_file
+from pricer.commands.bulk import predict_file
+from pricer.commands.partial import partial_file
 from pricer.errors import explain
 from pricer.judging.comparison import compare, comparison_json, comparison_text
 from pricer.judging.paired import Bootstrap

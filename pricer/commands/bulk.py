@@ -1,16 +1,14 @@
 """Many products from a file to estimates in a file: bounded memory, resumable, one at a time."""
 
 import csv
-import fcntl
 import io
 import json
-import os
 import re
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
@@ -19,15 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet
 from tqdm import tqdm
 
+from pricer.commands import partial
+from pricer.commands.partial import partial_file
 from pricer.errors import ItemsError, quoted
-from pricer.escaping import json_line, spreadsheet
+from pricer.escaping import spreadsheet
 from pricer.files import writing
 from pricer.products import readers
 from pricer.products.readers import Row
 
-CHUNK = 128  # products in memory at once: a few batches
 WRITES = (".jsonl", ".csv", ".parquet")
-PARTIAL = ".partial.jsonl"
 
 STDIN = Path("-")
 
@@ -125,7 +123,7 @@ def estimates(
     Raises:
         ItemsError: not one of the first chunk can be priced: it is not the products.
     """
-    chunk = list(islice(products, CHUNK))  # what cannot be read at all shows no bar
+    chunk = list(islice(products, partial.CHUNK))  # what cannot be read at all shows no bar
     first = not done
     with tqdm(desc="predict", unit="item", initial=done, total=total) as bar:
         while chunk:
@@ -136,12 +134,7 @@ def estimates(
             first = False
             yield rows
             bar.update(len(chunk))
-            chunk = list(islice(products, CHUNK))
-
-
-def partial_file(out: Path) -> Path:
-    """Return where the rows of an unfinished `out` are kept."""
-    return out.with_name(f"{out.name}{PARTIAL}")
+            chunk = list(islice(products, partial.CHUNK))
 
 
 def predict_file(
@@ -173,177 +166,33 @@ def predict_file(
     """
     check_output(source, out)
     total = check_rows(source)
-    with _locked(out, resume=resume) as stream:
+    with partial.locked(out, resume=resume) as stream:
         estimate, options = load()
-        counts, products = _resume(stream, read_rows(source), options)
+        counts, products = partial.resume_rows(stream, read_rows(source), options)
         # closed before an error is told, so that the bar does not follow it
         done = counts.total()
         with closing(estimates(products, estimate, total=total, done=done)) as chunks:
-            _append(stream, chunks, counts)
+            partial.append(stream, chunks, counts)
         with writing(out) as temporary:
             _write(stream, temporary, out.suffix.lower(), raw_csv=raw_csv)
-            _sync(temporary)
-        _sync(out.parent)  # only when the name is on the disk the rows may go
+            partial.sync(temporary)
+        partial.sync(out.parent)  # only when the name is on the disk the rows may go
         partial_file(out).unlink()
     return counts
 
 
 def check_output(source: Path, out: Path) -> None:
     """Raise ItemsError unless `out` names a file that can be written from the rows of `source`."""
-    partial = partial_file(out)
+    unfinished = partial_file(out)
     if out.suffix.lower() not in WRITES:
         raise ItemsError(f"{out}: unknown file type, must end in {', '.join(WRITES)}")
-    if out.name.endswith(PARTIAL):
-        raise ItemsError(f"{out}: {PARTIAL} is the end of unfinished outputs: name another")
-    if source.resolve() in (out.resolve(), partial.resolve()):
+    if out.name.endswith(partial.PARTIAL):
+        raise ItemsError(f"{out}: {partial.PARTIAL} is the end of unfinished outputs: name another")
+    if source.resolve() in (out.resolve(), unfinished.resolve()):
         raise ItemsError(f"--output {out} is the file of the products: name another")
-    for path in (out, partial):
+    for path in (out, unfinished):
         if path.exists() and not path.is_file():
             raise ItemsError(f"{path}: is a folder or a device, must be a file: name another")
-
-
-@contextmanager
-def _locked(out: Path, *, resume: bool) -> Iterator[IO[bytes]]:
-    """Open the partial file of `out` for this process alone; it goes again if it stays empty."""
-    partial = partial_file(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("ab+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            taken = not os.fstat(stream.fileno()).st_nlink  # done, and removed, in this moment
-        except BlockingIOError:
-            taken = True
-        if taken:
-            raise ItemsError(f"{out}: another process writes it: wait, or name another --output")
-        if os.fstat(stream.fileno()).st_size and not resume:
-            raise ItemsError(f"{partial} is an interrupted run's: add --resume, or remove it")
-        try:
-            yield stream
-        finally:
-            if not os.fstat(stream.fileno()).st_size:
-                partial.unlink(missing_ok=True)
-
-
-def _resume(
-    stream: IO[bytes], products: Iterator[Row], options: Row
-) -> tuple[Counter[str], Iterator[Row]]:
-    """Find the rows there are; return their counts and the products that are still to price.
-
-    Nothing is cut off or written before all was found to be in order. Without any row, a first
-    line with `options` is written.
-
-    Raises:
-        ItemsError: the rows are damaged, or of other options or products.
-    """
-    header = _line({"options": options})
-    stream.seek(0)
-    first = stream.readline()
-    if first != header and header.startswith(first):  # killed before the first row
-        stream.truncate(0)
-        _store(stream, [header])
-        return Counter(), products
-    _check_options(first, options, Path(stream.name))
-    return _take_whole_chunks(stream, len(first), products)
-
-
-def _take_whole_chunks(
-    stream: IO[bytes], end: int, products: Iterator[Row]
-) -> tuple[Counter[str], Iterator[Row]]:
-    """Keep the chunks that are complete, and cut off the rest.
-
-    A chunk is priced as a whole: the last digits of an estimate hang on what is in its batch.
-    """
-    lines = (line for line in stream if line.endswith(b"\n"))
-    counts: Counter[str] = Counter()
-    again: list[Row] = []
-    while not again and (chunk := list(islice(lines, CHUNK))):
-        those = [next(products, {}) for _ in chunk]
-        rows = [
-            _checked_row(line, product, number, Path(stream.name))
-            for number, (line, product) in enumerate(
-                zip(chunk, those, strict=True), start=counts.total() + 1
-            )
-        ]
-        if len(chunk) < CHUNK:
-            again = those
-        else:
-            counts.update(map(_outcome, rows))
-            end += sum(map(len, chunk))
-    stream.truncate(end)
-    return counts, chain(again, products)
-
-
-def _check_options(line: bytes, options: Row, partial: Path) -> None:
-    before = _parsed(line).get("options")
-    if not isinstance(before, dict):
-        raise ItemsError(
-            f"{partial} line 1: damaged, or not of `pricer predict`: remove it and start again"
-        )
-    changed = [key for key, value in options.items() if before.get(key) != value]
-    if changed:
-        raise ItemsError(f"cannot resume with another {', '.join(changed)}: {_otherwise(partial)}")
-
-
-def _checked_row(line: bytes, product: Row, number: int, partial: Path) -> Row:
-    row = _parsed(line)
-    if not row:
-        raise ItemsError(
-            f"{partial} line {number + 1}: damaged (no JSON object): remove the lines from here on "
-            "and --resume again, or remove the file and start again"
-        )
-    if any(row.get(key) != product.get(key) for key in ("id", "summary")):
-        raise ItemsError(f"cannot resume: product {number} is another one: {_otherwise(partial)}")
-    return row
-
-
-def _otherwise(partial: Path) -> str:
-    return f"repeat the command that {partial} is from, or remove it"
-
-
-def _parsed(line: bytes) -> Row:
-    """Return the object on a line, {} where there is none."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):  # of JSON, of the encoding
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _append(stream: IO[bytes], chunks: Iterator[list[Row]], counts: Counter[str]) -> None:
-    """Write and count rows, chunk by chunk; an error before the first leaves an empty file."""
-    before = os.fstat(stream.fileno()).st_size
-    try:
-        for rows in chunks:
-            _store(stream, map(_line, rows))
-            counts.update(map(_outcome, rows))
-    except BaseException:
-        stream.flush()  # an interruption may come before this was done
-        if not counts and os.fstat(stream.fileno()).st_size == before:
-            stream.truncate(0)
-        raise
-
-
-def _store(stream: IO[bytes], lines: Iterator[bytes] | list[bytes]) -> None:
-    stream.writelines(lines)
-    stream.flush()
-    os.fsync(stream.fileno())
-
-
-def _outcome(row: Row) -> str:
-    return "failed" if row.get("error") else "priced"
-
-
-def _line(row: Row) -> bytes:
-    return f"{json_line(row)}\n".encode()
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write(stream: IO[bytes], out: Path, suffix: str, *, raw_csv: bool) -> None:
@@ -384,7 +233,7 @@ _TYPES = {
 
 
 def _write_parquet(rows: Iterator[Row], out: Path) -> None:
-    chunk = list(islice(rows, CHUNK))
+    chunk = list(islice(rows, partial.CHUNK))
     types = {key: _TYPES.get(key, pa.string()) for key in chunk[0]}
     if isinstance(chunk[0].get("id"), int):
         types["id"] = pa.int64()
@@ -392,4 +241,4 @@ def _write_parquet(rows: Iterator[Row], out: Path) -> None:
     with pa.parquet.ParquetWriter(out, schema, write_page_checksum=True) as file:
         while chunk:
             file.write_table(pa.Table.from_pylist(chunk, schema))
-            chunk = list(islice(rows, CHUNK))
+            chunk = list(islice(rows, partial.CHUNK))

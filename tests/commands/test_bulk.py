@@ -10,8 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pricer.commands import bulk
-from pricer.commands.bulk import partial_file, predict_file, read_rows
+from pricer.commands import bulk, partial
+from pricer.commands.bulk import predict_file, read_rows
+from pricer.commands.partial import partial_file
 from pricer.errors import ItemsError, explain
 
 PRODUCTS = [{"id": n, "summary": f"kettle {n}, “steel”\nblue"} for n in range(10)]
@@ -19,7 +20,7 @@ PRODUCTS = [{"id": n, "summary": f"kettle {n}, “steel”\nblue"} for n in rang
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(bulk, "CHUNK", 4)
+    monkeypatch.setattr(partial, "CHUNK", 4)
 
 
 def write(path, products=PRODUCTS):
@@ -208,7 +209,7 @@ def test_a_run_that_was_cut_anywhere_ends_in_the_same_bytes(tmp_path, monkeypatc
     with pytest.raises(pytest.fail.Exception):
         predict(source, out, price_by_chunk)
     monkeypatch.undo()
-    monkeypatch.setattr(bulk, "CHUNK", 4)
+    monkeypatch.setattr(partial, "CHUNK", 4)
     complete = partial_file(out).read_bytes()
     for cut in random.Random(1).sample(range(len(complete) + 1), 60):
         partial_file(out).write_bytes(complete[:cut])

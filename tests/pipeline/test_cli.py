@@ -6,7 +6,7 @@ import signal
 import pandas as pd
 import pytest
 
-from pricer.commands.bulk import partial_file
+from pricer.commands.partial import partial_file
 from pricer.commands.predict import sketch
 from pricer.prices.predictor import Predictor
 
