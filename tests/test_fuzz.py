@@ -124,7 +124,7 @@ def write_products(rng: random.Random, file: Path, rows: list[dict[str, Any]]) -
         rows = changed(rng, rows)
     try:
         _write(file, rows)
-    except (ValueError, TypeError, AttributeError, OverflowError, KeyError):
+    except (ValueError, TypeError, AttributeError, OverflowError, KeyError, Warning):
         _write(file, PRODUCTS)  # such values do not go into such a file
         file.write_bytes(harmed(rng, file.read_bytes()))
         return
@@ -229,7 +229,7 @@ def compare_door(rng: random.Random, folder: Path) -> None:
         ]
         try:
             pd.DataFrame(changed(rng, rows) if rng.random() < 0.6 else rows).to_parquet(file)
-        except (ValueError, TypeError, AttributeError, OverflowError):
+        except (ValueError, TypeError, AttributeError, OverflowError, Warning):
             pd.DataFrame(rows).to_parquet(file)
         if rng.random() < 0.3:
             spoil(rng, file)

@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from pricer.errors import BaseModelError
+from pricer.errors import BaseModelError, quoted
 from pricer.hub import read_origin, weights_folder
 from pricer.launch import local_rank
 from pricer.model.folder import CONFIG, read_config, refuse_adapter, weight_files
@@ -136,9 +136,26 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise BaseModelError(f"{folder}: no readable tokenizer ({_first_line(error)})") from error
     if not tokenizer.is_fast:
         raise BaseModelError(f"{folder}: needs a fast tokenizer (tokenizer.json)")
-    if tokenizer.pad_token is None:
+    if tokenizer.eos_token_id is None:
+        raise BaseModelError(f"{folder}: its tokenizer has no token that ends a text (eos_token)")
+    if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    _check_vocabulary(folder, tokenizer)
     return tokenizer
+
+
+def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise BaseModelError if a token has no embedding: training would end at its first step."""
+    if not (folder / CONFIG).is_file():  # a tokenizer alone
+        return
+    config = read_config(folder)
+    rows = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    token, top = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if rows and top >= rows:
+        raise BaseModelError(
+            f"{folder}: token {quoted(token)} of the tokenizer is number {top}, but the model has "
+            f"embeddings for {rows} (vocab_size): they do not belong together"
+        )
 
 
 def load_base_model(

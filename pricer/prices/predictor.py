@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from pricer.errors import ItemsError, PricerError, quoted
+from pricer.errors import BaseModelError, ItemsError, PricerError, quoted
 from pricer.model.adapters import load_adapter
 from pricer.model.base import choose_device, choose_dtype, load_base_model, load_tokenizer
 from pricer.prices.batches import ALL_OF_IT, Reading, Share, predict_distributions
@@ -105,6 +106,19 @@ class Predictor:
         self._batch_size = settings.batch_size
         # the model's own buffers are shared: one call at a time
         self._lock = threading.Lock()
+        self._try(base)
+
+    def _try(self, base: Path) -> None:
+        """Raise BaseModelError if the model cannot compute: some settings are used only then."""
+        text = torch.tensor([[int(self.tokenizer.eos_token_id)]], device=self.model.device)
+        try:
+            with torch.inference_mode():
+                self.model(input_ids=text)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # the library raises many kinds for a broken configuration
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise BaseModelError(f"{base}: the model cannot compute ({line})") from error
 
     @classmethod
     def from_pipeline(cls, root: Path = Path(), *, device: str = "auto") -> "Predictor":

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -200,3 +201,21 @@ def test_truncated_weights_and_tokenizer_end_in_one_line(base_model_dir, tmp_pat
 
 def test_padding_falls_back_to_the_end_of_text(tokenizer):
     assert tokenizer.pad_token_id == tokenizer.eos_token_id == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"eos_token": None}, "no token that ends a text .eos_token."),
+        ({"pad_token": "[PAD]"}, "token '.PAD.' of the tokenizer is number [0-9]+, but the model"),
+    ],
+)
+def test_a_tokenizer_that_no_model_can_be_asked_with_is_told(
+    base_model_dir, tmp_path, change, says
+):
+    """Here, and not at the first step of training."""
+    shutil.copytree(base_model_dir, tmp_path / "base")
+    file = tmp_path / "base/tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(BaseModelError, match=says):
+        load_tokenizer(tmp_path / "base")

@@ -1,4 +1,6 @@
 import copy
+import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -305,3 +307,12 @@ def _favour(output, tokenizer):
     else:
         output.logits[..., digits] += 20
     return output
+
+
+def test_a_configuration_that_cannot_be_computed_with_is_told(base_model_dir, tmp_path):
+    """Some of its values are used only in a forward pass."""
+    shutil.copytree(base_model_dir, tmp_path / "base")
+    file = tmp_path / "base/config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rms_norm_eps": "small"}))
+    with pytest.raises(BaseModelError, match="base: (the model cannot compute|cannot load) "):
+        Predictor(tmp_path / "base", settings=EXACT, device="cpu")
