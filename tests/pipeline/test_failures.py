@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import socket
 import threading
 from pathlib import Path
 
@@ -94,17 +95,19 @@ def test_control_c_in_a_stage(reproduced, stage):
     assert reproduced.run("git", "status", "--porcelain").stdout == ""
 
 
-def test_control_c_while_a_file_is_read(reproduced):
-    pipe = reproduced.folder / "pipe.jsonl"
-    os.mkfifo(pipe)
-    reproduced.set(items__source="files", items__files__path="pipe.jsonl")
+def test_control_c_while_a_data_set_is_asked_for(reproduced):
+    reproduced.set(items__source="hub", items__hub__dataset="shop/mugs")
     try:
-        process = reproduced.start(*reproduced.command_of("fetch@items"))
-        with pipe.open("w"):  # opens when the stage reads
-            os.killpg(process.pid, signal.SIGINT)
-            _, stderr = process.communicate()
+        with socket.create_server(("127.0.0.1", 0)) as hub:
+            hub.settimeout(120)
+            address = f"http://127.0.0.1:{hub.getsockname()[1]}"
+            process = reproduced.start(
+                *reproduced.command_of("fetch@items"), HF_ENDPOINT=address, HF_HUB_OFFLINE="0"
+            )
+            with hub.accept()[0]:  # the stage waits for an answer
+                os.killpg(process.pid, signal.SIGINT)
+                _, stderr = process.communicate()
     finally:
-        pipe.unlink()
         reproduced.run("git", "checkout", "params.yaml")
     assert process.returncode == 1
     assert_one_line(stderr, says="fetch@items: interrupted")

@@ -10,6 +10,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from pricer.escaping import markdown
 from pricer.judging.charts import CHARTS
 from pricer.judging.metrics import METRICS, TABLE_METRICS
 from pricer.prices.predictions import COLUMNS
@@ -93,8 +94,8 @@ def test_the_adapter_loads_elsewhere_and_says_what_made_it(reproduced, base_mode
     ids = torch.tensor([[1, 2, 3]])
     assert tuned(ids).logits.isfinite().all()
     card = (folder / "README.md").read_text()
-    assert f"folder {base_model_dir}" in card
-    assert "| `lora.r` | `4` |" in card and re.search("train.parquet` . `[0-9a-f]{64}", card)
+    assert markdown(f"folder {base_model_dir}") in card
+    assert "| `lora.r` | 4 |" in card and re.search("train.parquet` . `[0-9a-f]{64}", card)
     assert "loss" not in card and "MAE" not in card
 
 
