@@ -19,7 +19,7 @@ repro: .venv/ready  ## run the pipeline: fetch, prompts, train, predict, evaluat
 test: .venv/ready  ## run the tests, pipelines included
 	@python -m pytest $(SPREAD)
 
-test-fast: .venv/ready  ## run the tests without pipelines, training and servers
+test-fast: .venv/ready  ## run the tests without pipelines, training, servers and commands
 	@python -m pytest $(SPREAD) -m 'not slow and not llama3'
 
 test-llama3: .venv/ready  ## run the tests on the real Llama-3 vocabulary (7 MB, fetched)
