@@ -150,7 +150,9 @@ def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         return
     config = read_config(folder)
     rows = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
-    token, top = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    used = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+    used |= {str(tokenizer.pad_token): tokenizer.pad_token_id}
+    token, top = max(used.items(), key=lambda item: item[1])
     if rows and top >= rows:
         raise BaseModelError(
             f"{folder}: token {quoted(token)} of the tokenizer is number {top}, but the model has "

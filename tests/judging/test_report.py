@@ -73,8 +73,11 @@ def elements(page: str) -> list[tuple[str, ...]]:
     return parser.found
 
 
+# no half of a surrogate pair: no table holds one
 HOSTILE_TEXT = st.text(
-    st.characters() | st.sampled_from("<>|`*_[]()!#&\\~:/\n\r\x1b\u202e\u2028\ud83dא"), max_size=50
+    st.characters(exclude_categories=["Cs"])
+    | st.sampled_from("<>|`*_[]()!#&\\~:/\n\r\x1b\u202e\u2028א"),
+    max_size=50,
 ) | st.lists(
     st.sampled_from(
         [
