@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 # the tests never reach a hub, whatever the machine is set up for
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -21,6 +22,10 @@ import pricer.params  # noqa: E402, F401
 from pricer.products.catalog import generate_products  # noqa: E402
 from pricer.products.items import clean_products  # noqa: E402
 from tests.fork_server import fork_server  # noqa: E402
+
+# the same examples in every run, however slow the machine is at the moment
+settings.register_profile("suite", derandomize=True, deadline=None)
+settings.load_profile("suite")
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = pytest.StashKey[Path]()
