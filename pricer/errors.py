@@ -68,6 +68,11 @@ def _reason(error: BaseException) -> str | None:
     return None
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a library says of an error, its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def printable(text: str) -> str:
     r"""Return `text` with control characters, direction marks and lone surrogates as escapes.
 

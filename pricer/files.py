@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pricer.errors import PricerError
+from pricer.errors import PricerError, first_line
 
 LARGEST_JSON = 2**26  # bytes: twice the tokenizer with the largest vocabulary
 
@@ -55,6 +55,15 @@ def writing(path: Path, *, folder: bool = False) -> Iterator[Path]:
         raise
 
 
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON; floats keep six significant digits, NaN is an error."""
     text = json.dumps(_rounded(value), indent=2, ensure_ascii=False, allow_nan=False)
@@ -85,6 +94,20 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Read the JSON object that a stage left in `metrics/`.
+
+    Raises:
+        PricerError: it is damaged.
+    """
+    try:
+        return dict(read_json(path))
+    except (TypeError, ValueError) as error:
+        raise PricerError(
+            f"{path} is damaged ({error}): `git checkout {path}` or `dvc repro` brings it back"
+        ) from None
 
 
 def write_parquet(path: Path, table: pd.DataFrame) -> None:
@@ -123,9 +146,8 @@ def _open_parquet(
     except (ValueError, OSError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno:  # the system's: missing, no disk space
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise PricerError(
-            f"{name}: not a readable Parquet file, or damaged ({reason}): "
+            f"{name}: not a readable Parquet file, or damaged ({first_line(error)}): "
             "what a stage wrote, `dvc checkout` or `dvc repro` brings back"
         ) from None
 

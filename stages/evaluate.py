@@ -1,12 +1,11 @@
 """evaluate: scores in dollars, slices, charts with their data, one report."""
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from pricer.errors import PricerError
-from pricer.files import read_json, write_json, writing
+from pricer.files import read_facts, write_json, writing
 from pricer.judging.charts import CURVES, Drawing, draw_charts, plot_data
 from pricer.judging.evaluation import evaluate_run, scores_json
 from pricer.judging.leaderboard import leaderboard, published_scores
@@ -31,7 +30,7 @@ def main(
     What earlier stages have left there, of items, prompts and training, is read.
     """
     params = read_params()
-    facts, tokens = (_read_json(metrics_dir / f"{name}.json") for name in ("items", "prompts"))
+    facts, tokens = (read_facts(metrics_dir / f"{name}.json") for name in ("items", "prompts"))
     plots = metrics_dir / "train" / "plots" / "metrics"
     curves = {name: _read_curve(plots / f"{name}.tsv") for name in CURVES}
     files = {name: predictions_dir / f"{name}.parquet" for name in ("tuned", "base", "baselines")}
@@ -69,20 +68,11 @@ def main(
     print(sentence(evaluation))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(read_json(path))
-    except (TypeError, ValueError) as error:
-        raise _damaged(path, error) from None
-
-
 def _read_curve(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, sep="\t")
         return table[["step", path.stem]].astype(float)
     except (KeyError, OSError, ValueError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> PricerError:
-    return PricerError(f"{path} is damaged ({error}): `git checkout {path}` brings it back")
+        raise PricerError(
+            f"{path} is damaged ({error}): `git checkout {path}` brings it back"
+        ) from None

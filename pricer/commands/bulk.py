@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 import shutil
 import sys
 from collections import Counter
@@ -11,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -21,7 +20,7 @@ from pricer.commands import partial
 from pricer.commands.partial import partial_file
 from pricer.errors import ItemsError, quoted
 from pricer.escaping import spreadsheet
-from pricer.files import writing
+from pricer.files import sync, writing
 from pricer.products import readers
 from pricer.products.readers import Row
 
@@ -29,12 +28,8 @@ WRITES = (".jsonl", ".csv", ".parquet")
 
 STDIN = Path("-")
 
-REPLACEMENT = "\ufffd"  # in the place of what is no character
-
 Estimate = Callable[[list[Row]], list[Row]]
 Load = Callable[[], tuple[Estimate, Row]]
-
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def read_rows(source: Path) -> Iterator[Row]:
@@ -77,17 +72,10 @@ def _is_id(value: object) -> bool:
 
 
 def product_of(row: Row) -> Row:
-    """Return the `summary` of a row, None where that is no text, and its `id` if there is one.
-
-    What cannot be written as UTF-8 (half of a surrogate pair) is replaced.
-    """
-    summary, own_id = _writable(row.get("summary")), _writable(row.get("id"))
+    """Return the `summary` of a row, None where that is no text, and its `id` if there is one."""
+    summary, own_id = row.get("summary"), row.get("id")
     product = {"summary": summary if isinstance(summary, str) else None}
     return product if own_id is None else product | {"id": own_id}
-
-
-def _writable(value: Any) -> Any:
-    return _SURROGATES.sub(REPLACEMENT, value) if isinstance(value, str) else value
 
 
 def check_rows(source: Path) -> int | None:
@@ -175,8 +163,8 @@ def predict_file(
             partial.append(stream, chunks, counts)
         with writing(out) as temporary:
             _write(stream, temporary, out.suffix.lower(), raw_csv=raw_csv)
-            partial.sync(temporary)
-        partial.sync(out.parent)  # only when the name is on the disk the rows may go
+            sync(temporary)
+        sync(out.parent)  # only when the name is on the disk the rows may go
         partial_file(out).unlink()
     return counts
 

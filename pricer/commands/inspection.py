@@ -12,7 +12,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from pricer.commands.memory import GIB, Recipe, Shape, training_bytes
-from pricer.errors import BaseModelError
+from pricer.errors import BaseModelError, first_line
 from pricer.model.base import choose_device, choose_dtype, dtype_name, load_base_model
 from pricer.model.lora import lora_config
 from pricer.model.sources import find_config
@@ -54,8 +54,9 @@ def adapted_model(config: dict[str, Any], lora: Lora) -> PeftModel:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(parsed)
     except Exception as error:  # whatever a strange configuration leads the library to
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BaseModelError(f"not a configuration of a causal language model: {line}") from None
+        raise BaseModelError(
+            f"not a configuration of a causal language model: {first_line(error)}"
+        ) from None
     return get_peft_model(model, lora_config(model, lora), low_cpu_mem_usage=True)
 
 

@@ -159,12 +159,3 @@ def _outcome(row: Row) -> str:
 
 def _line(row: Row) -> bytes:
     return f"{json_line(row)}\n".encode()
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,7 +16,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from pricer.commands.bulk import (
-    REPLACEMENT,
     Estimate,
     Load,
     check_rows,
@@ -29,7 +28,7 @@ from pricer.errors import ItemsError, PricerError, printable
 from pricer.escaping import json_line
 from pricer.params import Point
 from pricer.products.items import clean_text
-from pricer.products.readers import Row
+from pricer.products.readers import REPLACEMENT, Row
 from pricer.provenance import code_hashes, digest
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from huggingface_hub import HfApi, constants, get_token
 
-from pricer.errors import HubError, PricerError, without_passwords
+from pricer.errors import HubError, without_passwords
 from pricer.escaping import markdown
-from pricer.files import read_json, read_parquet, write_parquet
+from pricer.files import read_facts, read_parquet, write_parquet
 from pricer.hub import TOKENS, ask, read_origin
 from pricer.provenance import file_sha256
 from pricer.tables import table
@@ -76,7 +76,7 @@ def prompts_publication(
         write_parquet(folder / "data" / f"{name}-00000-of-00001.parquet", rows)
         counts.append([f"`{name}`", f"{len(rows):,}"])
         hashes.append([f"`{split}.parquet`", f"`{file_sha256(source)}`"])
-    tokens = _read_json(left.metrics / "prompts.json")
+    tokens = read_facts(left.metrics / "prompts.json")
     card = [
         "---",
         "task_categories: [text-generation]",
@@ -93,7 +93,7 @@ def prompts_publication(
         "",
         table(["split", "examples"], counts),
         "",
-        f"- Products: {_read_json(left.metrics / 'items.json')['origin']}",
+        f"- Products: {read_facts(left.metrics / 'items.json')['origin']}",
         f"- Tokenizer: that of {markdown(read_origin(left.base_model).base_model)}",
         f"- Cutoff: {params['prompts.cutoff']} tokens of a description; "
         f"{tokens['truncated']:,} of {tokens['n']:,} descriptions are longer",
@@ -117,7 +117,7 @@ def adapter_publication(repo: str, folder: Path, left: Workspace, *, tag: str) -
     folder.mkdir()
     for file in sorted(left.adapter.iterdir()):
         shutil.copyfile(file, folder / file.name)
-    scores = _read_json(left.metrics / "evaluate.json")
+    scores = read_facts(left.metrics / "evaluate.json")
     rows = [
         [
             label,
@@ -132,7 +132,7 @@ def adapter_publication(repo: str, folder: Path, left: Workspace, *, tag: str) -
     with (folder / "README.md").open("a", encoding="utf-8") as card:
         card.write(
             f"\n## Results\n\nOn {scores['n']:,} test products: "
-            f"{_read_json(left.metrics / 'items.json')['origin']}.\n\n"
+            f"{read_facts(left.metrics / 'items.json')['origin']}.\n\n"
             f"{table(['score', 'value', '95% interval'], rows)}\n\nRun: `{tag}`\n"
         )
     return Publication(repo, "model", folder, tag)
@@ -171,12 +171,3 @@ def publish(publication: Publication, *, public: bool) -> str:
     return without_passwords(
         ask(send, repo, kind, named="--prompts" if kind == "dataset" else "--adapter")
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(read_json(path))
-    except (TypeError, ValueError) as error:
-        raise PricerError(
-            f"{path} is damaged ({error}): `git checkout {path}` or `dvc repro` brings it back"
-        ) from None

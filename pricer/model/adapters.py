@@ -9,7 +9,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
-from pricer.errors import BaseModelError, quoted
+from pricer.errors import BaseModelError, first_line, quoted
 from pricer.hub import card_data
 from pricer.model.folder import ADAPTER_CONFIG as CONFIG
 from pricer.model.folder import read_object
@@ -63,7 +63,7 @@ def load_adapter(base_model: PreTrainedModel, folder: Path, dtype: torch.dtype) 
             stored = set(file.keys())
     except Exception as error:  # whatever a strange configuration leads the library to
         raise BaseModelError(
-            f"{folder}: cannot be put on this base model ({_first_line(error)})"
+            f"{folder}: cannot be put on this base model ({first_line(error)})"
         ) from error
     # the library starts what is missing at random, and leaves out what it does not know
     needed = set(get_peft_model_state_dict(model, save_embedding_layers=False))
@@ -103,13 +103,9 @@ def _widest(weights: Path) -> int:
         with safe_open(weights, "pt") as file:
             shapes = [file.get_slice(name).get_shape() for name in list(file.keys())]
     except (OSError, SafetensorError) as error:
-        raise BaseModelError(f"{weights}: not readable ({_first_line(error)})") from None
+        raise BaseModelError(f"{weights}: not readable ({first_line(error)})") from None
     # without any, what is missing is told later on
     return max((size for shape in shapes for size in shape), default=USUAL_RANK)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _compare_weights(folder: Path, stored: set[str], needed: set[str]) -> None:

@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from pricer.errors import BaseModelError, quoted
+from pricer.errors import BaseModelError, first_line, quoted
 from pricer.hub import read_origin, weights_folder
 from pricer.launch import local_rank
 from pricer.model.folder import CONFIG, read_config, refuse_adapter, weight_files
@@ -133,7 +133,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         )
         tokenizer("Price is $")  # some broken settings are used only here
     except Exception as error:  # the library raises many kinds for a broken file
-        raise BaseModelError(f"{folder}: no readable tokenizer ({_first_line(error)})") from error
+        raise BaseModelError(f"{folder}: no readable tokenizer ({first_line(error)})") from error
     if not tokenizer.is_fast:
         raise BaseModelError(f"{folder}: needs a fast tokenizer (tokenizer.json)")
     if tokenizer.eos_token_id is None:
@@ -215,7 +215,7 @@ def load_base_model(
         raise
     except Exception as error:  # whatever a strange configuration leads the library to
         raise BaseModelError(
-            f"{folder}: cannot load the base model ({_first_line(error)})"
+            f"{folder}: cannot load the base model ({first_line(error)})"
         ) from error
     missing = sorted(loading["missing_keys"])
     if missing:  # the library would make random ones
@@ -267,7 +267,3 @@ def keep_unpacked(model: PreTrainedModel) -> None:
 
 def _dotted(capability: tuple[int, int]) -> str:
     return ".".join(map(str, capability))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

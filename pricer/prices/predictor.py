@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pricer.errors import BaseModelError, ItemsError, PricerError, quoted
+from pricer.errors import BaseModelError, ItemsError, PricerError, first_line, quoted
 from pricer.model.adapters import load_adapter
 from pricer.model.base import choose_device, choose_dtype, load_base_model, load_tokenizer
 from pricer.prices.batches import ALL_OF_IT, Reading, Share, predict_distributions
@@ -117,8 +117,9 @@ class Predictor:
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # the library raises many kinds for a broken configuration
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise BaseModelError(f"{base}: the model cannot compute ({line})") from error
+            raise BaseModelError(
+                f"{base}: the model cannot compute ({first_line(error)})"
+            ) from error
 
     @classmethod
     def from_pipeline(cls, root: Path = Path(), *, device: str = "auto") -> "Predictor":

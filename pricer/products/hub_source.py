@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
-from pricer.errors import ItemsError, quoted
+from pricer.errors import ItemsError, first_line, quoted
 from pricer.hub import (
     card_data,
     checked_sha256,
@@ -235,7 +235,7 @@ def _hub_rows(files: list[Path], dataset: str, split: str) -> Iterator[pd.DataFr
                     yield _items_in_prompts(rows) if prompts else rows
                     bar.update(len(rows))
         except (pa.ArrowException, ValueError, OSError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise ItemsError(f"{dataset} {split}: {file.name} is not readable ({reason})") from None
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from pricer.errors import ItemsError, quoted
 from pricer.files import read_parquet, read_parquet_parts, write_parquet
+from pricer.products.readers import mended
 
 REQUIRED_COLUMNS = ("title", "category", "price", "summary")
 OPTIONAL_COLUMNS = ("id", "full", "weight", "noise_free_price")
@@ -27,7 +28,6 @@ CENT = 0.01  # USD, the least price
 
 # control characters but for tab and newline, bidirectional overrides
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 # Unicode's Default_Ignorable_Code_Point: joiners, variation selectors and others that show nothing
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
@@ -50,8 +50,7 @@ def clean_text(text: object) -> str:
     """
     if not isinstance(text, str):
         return ""
-    text = _LONE_SURROGATE.sub("\ufffd", text)
-    text = _UNPRINTABLE.sub(" ", text.replace("\r\n", "\n")).strip()
+    text = _UNPRINTABLE.sub(" ", mended(text).replace("\r\n", "\n")).strip()
     return text if _INVISIBLE.sub("", text).strip() else ""
 
 

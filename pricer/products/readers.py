@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pricer.errors import ItemsError, quoted
+from pricer.errors import ItemsError, first_line, quoted
 
 Row = dict[str, Any]
 Numbered = Iterator[tuple[int, Row]]
@@ -28,6 +28,7 @@ LONGEST = 4 * 2**20  # characters of a line or of a text in it
 MOST_COLUMNS = 1_000
 LARGEST_JSON = 64 * 2**20  # bytes: all of it is in memory, as several times as much
 
+REPLACEMENT = "\ufffd"  # in the place of what is no character
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -166,7 +167,7 @@ def _json_rows(path: Path) -> Numbered:
 
 def _parse_json(text: str, path: Path, *, first_line: int) -> Any:
     try:
-        return _mended(json.loads(text))
+        return mended(json.loads(text))
     except json.JSONDecodeError as error:
         raise ItemsError(
             f"{path} line {first_line + error.lineno - 1}: not valid JSON ({error.msg}); "
@@ -179,15 +180,18 @@ def _parse_json(text: str, path: Path, *, first_line: int) -> Any:
     raise ItemsError(f"{path} line {first_line}: {reason}: is it a product?")
 
 
-def _mended(value: Any) -> Any:
-    """Return what JSON holds with U+FFFD for half a surrogate pair, which no file can hold."""
+def mended(value: Any) -> Any:
+    """Return text, or what JSON holds, with U+FFFD for half a surrogate pair.
+
+    No file can hold one.
+    """
     match value:
         case str():
-            return _LONE_SURROGATE.sub("\ufffd", value)
+            return _LONE_SURROGATE.sub(REPLACEMENT, value)
         case list():
-            return [_mended(item) for item in value]
+            return [mended(item) for item in value]
         case dict():
-            return {_mended(key): _mended(item) for key, item in value.items()}
+            return {mended(key): mended(item) for key, item in value.items()}
         case _:
             return value
 
@@ -296,7 +300,7 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.filename:
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise ItemsError(
             f"{path}: not a readable parquet file ({reason}); is it complete?"
         ) from None

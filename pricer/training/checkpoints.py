@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pricer.errors import PricerError
-from pricer.files import read_json, write_json
+from pricer.files import read_json, sync, write_json
 from pricer.launch import process_count
 from pricer.params import Section
 from pricer.provenance import file_sha256, folder_sha256
@@ -94,20 +93,12 @@ def alone(run: Path) -> Iterator[None]:
 def seal(checkpoint: Path) -> None:
     """Mark a checkpoint as complete, once all of it is on the disk: no power loss undoes it."""
     for file in checkpoint.iterdir():
-        _sync(file)
+        sync(file)
     hashes = folder_sha256(checkpoint)
     write_json(checkpoint / MANIFEST, hashes)
-    _sync(checkpoint / MANIFEST)
-    _sync(checkpoint)
-    _sync(checkpoint.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(checkpoint / MANIFEST)
+    sync(checkpoint)
+    sync(checkpoint.parent)
 
 
 def is_complete(checkpoint: Path) -> bool:

@@ -12,7 +12,7 @@ from dvclive import Live
 from scmrepo.exceptions import SCMError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pricer.errors import PricerError
+from pricer.errors import PricerError, first_line
 from pricer.launch import rank
 
 # what is logged: the trainer's name, ours
@@ -149,7 +149,7 @@ class Trackers(TrainerCallback):
             action()
         except Exception as error:
             self.open.pop(name, None)
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             print(f"training goes on without {name}: {reason}", file=sys.stderr, flush=True)
 
 
