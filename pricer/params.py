@@ -52,6 +52,9 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Text = Annotated[str, Field(min_length=1)]
 
+# the table of evidence holds 10 by product
+Neighbors = Annotated[int, Field(ge=0, le=10)]
+
 REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"  # OWNER/NAME, as the Hub has it
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
 SHA256 = r"^[0-9a-f]{64}$"
@@ -190,6 +193,21 @@ class Model(Section):
         if info.data.get("source") == "path" and not value:
             raise ValueError("must name a model folder when model.source is path")
         return value
+
+
+class Evidence(Section):
+    """What similar products cost and what words suggest, told to the model in its prompt."""
+
+    neighbors: Neighbors
+    """Most similar training products whose prices a prompt tells; 0 tells none."""
+    words: bool
+    """Whether a prompt tells what a linear model of words says the product costs."""
+    folds: Annotated[int, Field(ge=2, le=100)]
+    """Parts of the training products; each gets its evidence from the others."""
+    ridge_alpha: Positive
+    """Strength of the linear model's ridge penalty."""
+    seed: Seed
+    """Of the folds."""
 
 
 class Prompts(Section):
@@ -416,14 +434,10 @@ class Predict(Section):
 class Baselines(Section):
     """Predictors without a language model."""
 
-    ridge_alpha: Positive
-    """Strength of the ridge penalty, dollars and log dollars."""
     svd_components: Count
     """Columns that the words are reduced to for the boosted trees."""
     trees: Count
     """How many are boosted."""
-    neighbors: Count
-    """Training products whose median price the nearest neighbours give."""
     seed: Seed
     """Of the reduction."""
 
@@ -442,6 +456,7 @@ class Params(Section):
 
     items: Items
     model: Model
+    evidence: Evidence
     prompts: Prompts
     compute: Compute
     quantization: Quantization

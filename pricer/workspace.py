@@ -33,6 +33,16 @@ class Workspace:
         return self.root / "data/items"
 
     @property
+    def evidence(self) -> Path:
+        """One Parquet file a split, and the fitted models."""
+        return self.root / "data/evidence"
+
+    @property
+    def evidence_models(self) -> Path:
+        """What gives any product its evidence."""
+        return self.evidence / "models"
+
+    @property
     def base_model(self) -> Path:
         """A Hugging Face model folder."""
         return self.root / "data/base_model"

@@ -13,11 +13,13 @@ from pricer.prices.batches import Share
 from pricer.prices.distribution import calibration_offsets
 from pricer.prices.predictions import make_predictions
 from pricer.prices.predictor import Predictor
-from pricer.prices.record import Calibration, ServingRecord, write_record
+from pricer.prices.record import Calibration, ServingRecord, told_evidence, write_record
+from pricer.provenance import folder_digest
 
 
 def main(
     prompts_dir: Path,
+    evidence_models_dir: Path,
     base_model_dir: Path,
     predictions_file: Path,
     record_file: Path,
@@ -54,6 +56,9 @@ def main(
     if share.rank > 0:
         return
 
+    told = told_evidence(params.evidence)
+    if told:
+        told = told.model_copy(update={"models_sha256": folder_digest(evidence_models_dir)})
     offsets = calibration_offsets(validation["price"], known.probabilities)
     predictions = make_predictions(test, found, offsets, kind=params.predict.point)
     calibration = Calibration(
@@ -65,6 +70,7 @@ def main(
         record_file,
         record.model_copy(
             update={
+                "evidence": told,
                 "calibration": calibration,
                 "base_model_sha256": base_model_sha256(base_model_dir),
                 "adapter_sha256": adapter_sha256(adapter_dir) if adapter_dir else None,

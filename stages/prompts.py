@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from pricer.evidence.table import read_evidence_parts
+from pricer.evidence.wording import wording
 from pricer.files import write_json, write_parquet_parts, writing
 from pricer.judging.figures import token_histogram
 from pricer.model.base import load_tokenizer
@@ -19,17 +21,25 @@ from pricer.products.prompts import (
 )
 
 
-def main(items_dir: Path, base_model_dir: Path, prompts_dir: Path, metrics_dir: Path) -> None:
+def main(
+    items_dir: Path, evidence_dir: Path, base_model_dir: Path, prompts_dir: Path, metrics_dir: Path
+) -> None:
     """Write one Parquet file a split to `prompts_dir`, statistics and charts to `metrics_dir`."""
-    params = read_params().prompts
+    told, params = read_params().evidence, read_params().prompts
     tokenizer = load_tokenizer(base_model_dir)
     counts: list[pd.DataFrame] = []
 
     def prompts(split: str) -> Iterator[pd.DataFrame]:
-        for items in read_item_parts(items_dir, split, ["id", "summary", "price"]):
+        parts = zip(
+            read_item_parts(items_dir, split, ["id", "summary", "price"]),
+            read_evidence_parts(evidence_dir, split),
+            strict=True,
+        )
+        for items, evidence in parts:
             table = build_prompts(
                 tokenizer,
                 items,
+                wording(evidence, neighbors=told.neighbors, words=told.words),
                 cutoff=params.cutoff,
                 rounded=params.round_prices,
                 # judged on exact prices, whatever it was trained on

@@ -22,13 +22,14 @@ GROUND += ("tables", "workspace")
 MAY_IMPORT = {
     "ground": {"ground"},
     "products": {"ground"},
+    "evidence": {"ground", "products"},
     "model": {"ground", "products"},
-    "prices": {"ground", "products", "model"},
+    "prices": {"ground", "products", "evidence", "model"},
     "training": {"ground", "products", "model", "prices"},
-    "judging": {"ground", "products", "prices"},
-    "commands": {"ground", "products", "model", "prices", "training", "judging"},
+    "judging": {"ground", "products", "evidence", "prices"},
+    "commands": {"ground", "products", "evidence", "model", "prices", "training", "judging"},
 }
-WITHOUT_TORCH = ("products", "judging")
+WITHOUT_TORCH = ("products", "evidence", "judging")
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "pricer").rglob("*.py"))
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("[!_]*.py"))
 # what these change reaches a stage only as param values, which DVC tracks, or as files at a commit

@@ -1,4 +1,7 @@
-"""Predictors without a language model: what it has to beat, fitted on the same training items."""
+"""Predictors without a language model: what it has to beat, fitted on the same training items.
+
+The linear model of words on log prices and the nearest neighbours are those of the evidence.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from pricer.evidence.table import neighbors_estimate
+from pricer.evidence.words import fit_ridge
 from pricer.params import Baselines
 
 Floats = NDArray[np.float64]
@@ -20,8 +25,10 @@ class Split:
     Attributes:
         train: items: category, price (USD).
         test: items: category.
-        train_x: weighted words of the training items, see `tfidf`.
+        train_x: weighted words of the training items, see `words.weigh`.
         test_x: of the test items.
+        evidence: of the test items.
+        ridge_alpha: penalty of the linear models.
         settings: the knobs.
     """
 
@@ -29,6 +36,8 @@ class Split:
     test: pd.DataFrame
     train_x: csr_matrix
     test_x: csr_matrix
+    evidence: pd.DataFrame
+    ridge_alpha: float
     settings: Baselines
 
     @property
@@ -51,46 +60,17 @@ class Baseline:
     estimate: Callable[[Split], Floats]
 
 
-def predict_baselines(train: pd.DataFrame, test: pd.DataFrame, settings: Baselines) -> pd.DataFrame:
-    """Fit every baseline on `train` and return its estimates for `test`.
-
-    Args:
-        train: items: category, summary, price (USD).
-        test: items: id, category, summary, price (USD).
-        settings: the knobs.
+def predict_baselines(split: Split) -> pd.DataFrame:
+    """Fit every baseline on training items and return its estimates for the test items.
 
     Returns:
         id, price, and a column for each of BASELINES, USD, within the range of training prices.
     """
-    split = Split(train, test, *tfidf(train["summary"], test["summary"]), settings)
     low, high = split.prices.min(), split.prices.max()
     estimates = {
         name: baseline.estimate(split).clip(low, high) for name, baseline in BASELINES.items()
     }
-    return test[["id", "price"]].reset_index(drop=True).join(pd.DataFrame(estimates))
-
-
-def tfidf(train: "pd.Series[str]", test: "pd.Series[str]") -> tuple[csr_matrix, csr_matrix]:
-    """Return the weighted words and pairs of words of each text as sparse rows of unit length.
-
-    Words are hashed, so that no vocabulary is held however many texts there are.
-    """
-    # scikit-learn takes seconds to import: the report, which tells the labels, does not wait
-    from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
-    from sklearn.pipeline import make_pipeline
-
-    vectorizer = make_pipeline(
-        HashingVectorizer(
-            n_features=2**18,
-            ngram_range=(1, 2),
-            stop_words="english",
-            alternate_sign=False,
-            norm=None,
-            dtype=np.float32,
-        ),
-        TfidfTransformer(sublinear_tf=True),
-    )
-    return vectorizer.fit_transform(train), vectorizer.transform(test)
+    return split.test[["id", "price"]].reset_index(drop=True).join(pd.DataFrame(estimates))
 
 
 def mean_price(split: Split) -> Floats:
@@ -112,20 +92,13 @@ def category_median(split: Split) -> Floats:
 
 def ridge(split: Split) -> Floats:
     """Return a linear model of words in dollars."""
-    return _fit_ridge(split, split.prices)
+    coefficients, intercept = fit_ridge(split.train_x, split.prices, split.ridge_alpha)
+    return np.asarray(split.test_x @ coefficients + intercept, dtype=float)
 
 
 def ridge_log(split: Split) -> Floats:
-    """Return a linear model of words on log(1 + price), in dollars."""
-    return np.expm1(_fit_ridge(split, np.log1p(split.prices)))
-
-
-def _fit_ridge(split: Split, target: Floats) -> Floats:
-    from sklearn.linear_model import Ridge
-
-    # stops when the weights hardly move; sums in a fixed order, so the same bytes each time
-    model = Ridge(alpha=split.settings.ridge_alpha, solver="sparse_cg").fit(split.train_x, target)
-    return np.asarray(model.predict(split.test_x), dtype=float)
+    """Return the evidence's linear model of words on log(1 + price), in dollars."""
+    return split.evidence["words_estimate_usd"].to_numpy(float)
 
 
 def boosted_trees(split: Split) -> Floats:
@@ -145,16 +118,9 @@ def boosted_trees(split: Split) -> Floats:
 
 
 def nearest_neighbors(split: Split) -> Floats:
-    """Return the median price of the most similar training items."""
-    from sklearn import config_context
-    from sklearn.neighbors import NearestNeighbors
-
-    count = min(split.settings.neighbors, split.train_x.shape[0])
-    index = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute")
-    index.fit(split.train_x)
-    with config_context(working_memory=128):  # MB of distances at once
-        nearest = index.kneighbors(split.test_x, return_distance=False)
-    return np.asarray(np.median(split.prices[nearest], axis=1), dtype=float)
+    """Return what the evidence's neighbours suggest; without any, the median training price."""
+    found = neighbors_estimate(split.evidence)
+    return np.where(np.isnan(found), np.median(split.prices), found)
 
 
 BASELINES = {
@@ -166,9 +132,7 @@ BASELINES = {
         "linear regression",
         category_median,
     ),
-    "ridge": Baseline(
-        "ridge on words", "linear model of words and pairs of words, in dollars", "NLP + LR", ridge
-    ),
+    "ridge": Baseline("ridge on words", "linear model of words, in dollars", "NLP + LR", ridge),
     "ridge_log": Baseline(
         "ridge on words, log price", "the same in log dollars", "NLP + LR", ridge_log
     ),
@@ -180,7 +144,7 @@ BASELINES = {
     ),
     "nearest_neighbors": Baseline(
         "nearest neighbours",
-        "median price of the most similar training products",
+        "prices of the most similar training products, weighted by similarity",
         None,
         nearest_neighbors,
     ),

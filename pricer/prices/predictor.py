@@ -4,12 +4,15 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pricer.errors import BaseModelError, ItemsError, PricerError, first_line, quoted
+from pricer.evidence.models import Neighbor, read_models
+from pricer.evidence.wording import wording
 from pricer.model.adapters import load_adapter
 from pricer.model.base import choose_device, choose_dtype, load_base_model, load_tokenizer
 from pricer.prices.batches import ALL_OF_IT, Reading, Share, predict_distributions
@@ -30,6 +33,7 @@ from pricer.products.prompts import build_prompt, cut_summaries
 from pricer.workspace import Workspace, require
 
 NO_DESCRIPTION = "no description"
+SHOWN_NEIGHBORS = 3  # of an estimate at least, also where prompts tell fewer
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ class PriceEstimate:
         price_mass: the probability that a price comes next at all.
         dropped_mass: the probability left out unseen, which may be a price's.
         truncated: whether the description was cut to `prompts.cutoff` tokens.
+        neighbors: training products that it is likened to, the nearest first; None where prompts
+            tell no evidence.
+        words_estimate_usd: what a linear model of words says it costs; None there too.
         probabilities: (max_price + 1,) of each whole-dollar price, where asked for.
     """
 
@@ -56,6 +63,8 @@ class PriceEstimate:
     price_mass: float
     dropped_mass: float
     truncated: bool
+    neighbors: tuple[Neighbor, ...] | None = None
+    words_estimate_usd: float | None = None
     probabilities: NDArray[np.float64] | None = None
 
 
@@ -74,6 +83,7 @@ class Predictor:
         base: Path | str,
         adapter: Path | str | None = None,
         *,
+        evidence: Path | str | None = None,
         settings: ServingRecord | None = None,
         device: str = "auto",
     ) -> None:
@@ -82,17 +92,21 @@ class Predictor:
         Args:
             base: folder of the base model.
             adapter: folder of the adapter.
+            evidence: folder of the models that give products their evidence, where prompts tell
+                any.
             settings: a serving record; without one, what the adapter's card says of how it was
                 trained, else the defaults, and intervals are the model's own.
             device: see `choose_device`.
 
         Raises:
             BaseModelError: a folder cannot be loaded, or its tokenizer cannot be used.
-            PricerError: base model, adapter and settings do not belong together.
+            PricerError: base model, adapter, evidence and settings do not belong together.
         """
         base, adapter = Path(base), Path(adapter) if adapter is not None else None
+        evidence = Path(evidence) if evidence is not None else None
         self.settings = settings = settings or record_of(adapter)
-        check_belongs(settings, base, adapter)
+        check_belongs(settings, base, adapter, evidence)
+        self._evidence = read_models(evidence) if settings.evidence and evidence else None
         place = choose_device(device)
         dtype = choose_dtype(settings.dtype, place)
         self.model = load_base_model(
@@ -134,7 +148,15 @@ class Predictor:
         left = Workspace(root)
         require(left.base_model, left.adapter, left.record)
         settings = read_record(left.record)
-        return cls(left.base_model, left.adapter, settings=settings, device=device)
+        if settings.evidence:
+            require(left.evidence_models)
+        return cls(
+            left.base_model,
+            left.adapter,
+            evidence=left.evidence_models if settings.evidence else None,
+            settings=settings,
+            device=device,
+        )
 
     def predict(
         self,
@@ -199,7 +221,9 @@ class Predictor:
             )
         self._check_level(level)
         summaries, tokens = cut_summaries(self.tokenizer, texts, self.settings.cutoff)
-        prompts = [build_prompt(summary) for summary in summaries]
+        evidence = self._evidence_of(texts)
+        lines = [line for line, _ in evidence]
+        prompts = [build_prompt(*told) for told in zip(summaries, lines, strict=True)]
         found = self.distributions(prompts, greedy=point == "greedy")
         if point == "greedy":
             prices = np.array([parse_price(text) or 0.0 for text in found.greedy_texts])
@@ -218,11 +242,26 @@ class Predictor:
                 price_mass=float(found.price_mass[row]),
                 dropped_mass=float(found.dropped_mass[row]),
                 truncated=tokens[row] > self.settings.cutoff,
+                **evidence[row][1],
                 probabilities=found.probabilities[row] if distribution else None,
             )
             if usable
             else None
             for row, usable in enumerate(found.usable)
+        ]
+
+    def _evidence_of(self, texts: list[str]) -> list[tuple[str, dict[str, Any]]]:
+        """Return what each prompt tells of similar products, and the same for an estimate."""
+        told = self.settings.evidence
+        if self._evidence is None or told is None:
+            return [("", {})] * len(texts)
+        table = self._evidence.of_texts(texts)
+        lines = wording(table, neighbors=told.neighbors, words=told.words)
+        neighbors = self._evidence.neighbors(table, max(told.neighbors, SHOWN_NEIGHBORS))
+        estimates = table["words_estimate_usd"].round(2)
+        return [
+            (line, {"neighbors": those, "words_estimate_usd": estimate})
+            for line, those, estimate in zip(lines, neighbors, estimates, strict=True)
         ]
 
     def distributions(

@@ -11,7 +11,17 @@ from pricer.errors import PricerError
 from pricer.files import read_json, write_json
 from pricer.model.adapters import adapter_sha256, card_settings
 from pricer.model.base import base_model_sha256
-from pricer.params import Count, Dtype, Point, Quantization, Share, first_problem
+from pricer.params import (
+    Count,
+    Dtype,
+    Evidence,
+    Neighbors,
+    Point,
+    Quantization,
+    Share,
+    first_problem,
+)
+from pricer.provenance import folder_digest
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -36,6 +46,24 @@ class Calibration(BaseModel):
     """Conformal offset on the scale of log(1 + price), by level in percent."""
 
 
+class ToldEvidence(BaseModel):
+    """What prompts say of similar products and of words, see `pricer.evidence.wording`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    neighbors: Neighbors
+    words: bool
+    models_sha256: Digest | None = None
+    """Of the models that it comes from, see `folder_digest`."""
+
+
+def told_evidence(settings: Evidence) -> ToldEvidence | None:
+    """Return what prompts are told with some params; None where that is nothing."""
+    if not (settings.neighbors or settings.words):
+        return None
+    return ToldEvidence(neighbors=settings.neighbors, words=settings.words)
+
+
 class ServingRecord(BaseModel):
     """How a model is asked for prices; what is not given is as in the committed `params.yaml`.
 
@@ -47,6 +75,8 @@ class ServingRecord(BaseModel):
 
     cutoff: Count = 96
     """Tokens of a description that are kept."""
+    evidence: ToldEvidence | None = None
+    """What prompts tell beside the description; None for the description alone."""
     quantization: Quantization = QUANTIZATION
     dtype: Dtype = "auto"
     """Of the computation, see `choose_dtype`."""
@@ -111,11 +141,22 @@ def record_of(adapter: Path | None) -> ServingRecord:
         raise PricerError(f"{adapter}/README.md: pricer.{first_problem(error)}") from None
 
 
-def check_belongs(record: ServingRecord, base: Path, adapter: Path | None) -> None:
-    """Raise PricerError unless a base model and an adapter are those that a record is of.
+def check_belongs(
+    record: ServingRecord, base: Path, adapter: Path | None, evidence: Path | None = None
+) -> None:
+    """Raise PricerError unless base model, adapter and evidence are those that a record is of.
 
-    Also where an adapter's card names another base model than the one it is put on.
+    Also where an adapter's card names another base model than the one it is put on, and where
+    prompts tell evidence and there is none.
     """
+    if record.evidence and evidence is None:
+        raise PricerError(
+            f"{adapter or base} is asked with evidence in its prompts (what similar products "
+            "cost): give the folder of its models, evidence=..., or settings without"
+        )
+    if record.evidence and evidence and record.evidence.models_sha256:
+        which = "the one that the serving record is of"
+        _compare(evidence, folder_digest(evidence), record.evidence.models_sha256, which)
     trained_on = record_of(adapter).base_model_sha256
     wanted = {
         f"the one that {adapter} was trained on": trained_on,

@@ -1,6 +1,7 @@
 """Items to prompts and completions, and these to token ids, one way for every use."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -24,23 +25,53 @@ COUNTS = ["summary_tokens", "prompt_tokens", "completion_tokens", "truncated", "
 # (Llama-3's longest are 128 spaces), so what is beyond is never kept, and no word takes minutes
 CHARACTERS_A_TOKEN = 256
 
+Place = tuple[str, str, str]  # what stands before a word, the word, what stands after it
+
 BATCH = 128  # texts tokenized at once: all threads have work, what they make fits their caches
 
 
-def build_prompt(summary: str) -> str:
-    r"""Return question, summary and the prefix that a price continues.
+def build_prompt(summary: str, evidence: str = "") -> str:
+    r"""Return question, summary, evidence where there is any, and the prefix a price continues.
 
     >>> build_prompt("Kettle, 1.7 litres")
     'What does this cost to the nearest dollar?\n\nKettle, 1.7 litres\n\nPrice is $'
     """
-    return f"{QUESTION}\n\n{summary}\n\n{PREFIX}"
+    return f"{QUESTION}\n\n{summary}" + build_ending(evidence)
+
+
+def build_ending(evidence: str = "") -> str:
+    """Return what follows a summary in its prompt."""
+    return (f"\n\n{evidence}" if evidence else "") + f"\n\n{PREFIX}"
+
+
+def evidence_line(neighbor_prices: Sequence[float], words_estimate: float | None) -> str:
+    """Return what a prompt says of similar products and of its words, USD; "" of neither.
+
+    >>> evidence_line([111.49, 82.0], 121.6)
+    'Similar products cost $111, $82. Its words suggest $122.'
+    """
+    told = []
+    if neighbor_prices:
+        prices = ", ".join(f"${round(price)}" for price in neighbor_prices)
+        told.append(f"Similar products cost {prices}.")
+    if words_estimate is not None:
+        told.append(f"Its words suggest ${round(words_estimate)}.")
+    return " ".join(told)
+
+
+_EVIDENCE = re.compile(
+    r"\n\n(?=[SI])(?:Similar products cost \$\d+(?:, \$\d+)*\.)? ?(?:Its words suggest \$\d+\.)?$"
+)
 
 
 def parse_prompt(prompt: str) -> str:
-    """Return the summary in a prompt of `build_prompt`'s form, whatever it asks; "" in another."""
+    """Return the summary in a prompt of `build_prompt`'s form, whatever it asks; "" in another.
+
+    What the prompt says of similar products is no part of it.
+    """
     question, _, rest = prompt.partition("\n\n")
     summary, _, prefix = rest.rpartition("\n\n")
-    return summary if question and prefix.strip() == PREFIX else ""
+    return _EVIDENCE.sub("", summary) if question and prefix.strip() == PREFIX else ""
 
 
 def build_completion(price: float, *, rounded: bool) -> str:
@@ -105,7 +136,7 @@ def encode_completions(
 
 
 def prompt_lengths(
-    tokenizer: "Tokenizer", summaries: list[str], summary_tokens: list[int]
+    tokenizer: "Tokenizer", summaries: list[str], summary_tokens: list[int], evidence: list[str]
 ) -> list[int]:
     """Return how many tokens each prompt has, from how many its summary has by itself.
 
@@ -116,11 +147,15 @@ def prompt_lengths(
         tokenizer: the base model's.
         summaries: without spaces around them, not empty.
         summary_tokens: of each.
+        evidence: of each, "" where there is none.
     """
-    head, tail = build_prompt("\0").split("\0")
-    first = [(summary.split(None, 1) or [""])[0] for summary in summaries]
-    last = [_last_word(summary) for summary in summaries]
-    before, after = _added(tokenizer, first, head, ""), _added(tokenizer, last, "", tail)
+    head = build_prompt("\0").partition("\0")[0]
+    first = [(head, (summary.split(None, 1) or [""])[0], "") for summary in summaries]
+    last = [
+        ("", _last_word(summary), build_ending(line))
+        for summary, line in zip(summaries, evidence, strict=True)
+    ]
+    before, after = _added(tokenizer, first), _added(tokenizer, last)
     begin = len(_begin_ids(tokenizer))
     return [
         begin + before[one] + tokens + after[other]
@@ -134,20 +169,21 @@ def _last_word(text: str) -> str:
     return text[len(before.rstrip()) :]
 
 
-def _added(tokenizer: "Tokenizer", words: list[str], head: str, tail: str) -> dict[str, int]:
-    """Return by how many tokens `head` and `tail` around each word lengthen it."""
-    distinct = list(dict.fromkeys(words))
-    alone = _encode(tokenizer, distinct)
-    within = _encode(tokenizer, [head + word + tail for word in distinct])
+def _added(tokenizer: "Tokenizer", places: list[Place]) -> dict[Place, int]:
+    """Return by how many tokens what stands around a word, head and tail, lengthens it."""
+    distinct = list(dict.fromkeys(places))
+    alone = _encode(tokenizer, [word for _, word, _ in distinct])
+    within = _encode(tokenizer, ["".join(place) for place in distinct])
     return {
-        word: len(longer) - len(ids)
-        for word, longer, ids in zip(distinct, within, alone, strict=True)
+        place: len(longer) - len(ids)
+        for place, longer, ids in zip(distinct, within, alone, strict=True)
     }
 
 
 def build_prompts(
     tokenizer: "Tokenizer",
     items: pd.DataFrame,
+    evidence: list[str] | None = None,
     *,
     cutoff: int,
     rounded: bool,
@@ -158,6 +194,7 @@ def build_prompts(
     Args:
         tokenizer: the base model's.
         items: with id, summary and price (USD).
+        evidence: what is told of each beside its summary, "" for nothing; None: nothing of any.
         cutoff: tokens of the summary that are kept.
         rounded: whether completions are whole dollars, else dollars and cents.
         exact: whether they are prices as they are, as the reference recipe has them of test items.
@@ -170,10 +207,11 @@ def build_prompts(
     Raises:
         PricerError: the tokenizer merges the end of a prompt with the start of a completion.
     """
+    evidence = evidence or [""] * len(items)
     summaries, summary_tokens = cut_summaries(tokenizer, items["summary"].tolist(), cutoff)
     truncated = [tokens > cutoff for tokens in summary_tokens]
-    prompts = [build_prompt(summary) for summary in summaries]
-    prompt_tokens = prompt_lengths(tokenizer, summaries, summary_tokens)
+    prompts = [build_prompt(*told) for told in zip(summaries, evidence, strict=True)]
+    prompt_tokens = prompt_lengths(tokenizer, summaries, summary_tokens, evidence)
     # what is left of a summary may be split otherwise than it was within all of it
     cut = [place for place, is_cut in enumerate(truncated) if is_cut]
     for place, ids in zip(cut, encode_prompts(tokenizer, [prompts[p] for p in cut]), strict=True):

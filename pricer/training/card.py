@@ -8,7 +8,7 @@ from pricer.escaping import markdown
 from pricer.hub import read_origin
 from pricer.model.base import base_model_sha256
 from pricer.params import Params, flat_params
-from pricer.products.prompts import PREFIX, QUESTION
+from pricer.products.prompts import PREFIX, QUESTION, evidence_line
 from pricer.provenance import file_sha256
 
 SECTIONS = ("quantization", "lora", "train")
@@ -28,6 +28,11 @@ def adapter_card(params: Params, base_model_dir: Path, prompts_dir: Path) -> str
     origin = read_origin(base_model_dir)
     hub = origin.hub
     facts: dict[str, Any] = {}
+    told = {"neighbors": params.evidence.neighbors, "words": params.evidence.words}
+    with_evidence = any(told.values())
+    example = evidence_line([111, 82, 114][: told["neighbors"]], 122 if told["words"] else None)
+    line = f", what similar products cost (`{example}`), an empty line" if with_evidence else ""
+    models = ', evidence="EVIDENCE_MODELS"' if with_evidence else ""
     if hub:
         facts |= {"base_model": hub.repo, "base_model_relation": "adapter"}
         facts |= {str(key): text for key, text in hub.license.items()}
@@ -36,6 +41,7 @@ def adapter_card(params: Params, base_model_dir: Path, prompts_dir: Path) -> str
         "base_model_sha256": base_model_sha256(base_model_dir),
         "cutoff": params.prompts.cutoff,
         "quantization": params.quantization.model_dump(),
+        **({"evidence": told} if with_evidence else {}),
     }
     rows = [
         f"| `{key}` | {markdown(str(value))} |"
@@ -76,8 +82,9 @@ def adapter_card(params: Params, base_model_dir: Path, prompts_dir: Path) -> str
             "```",
             "",
             f"A prompt is `{QUESTION}`, an empty line, the first {params.prompts.cutoff} tokens of "
-            f"the description, an empty line and `{PREFIX}`; the price comes next. `pricer` reads "
-            'whole price distributions from it: `Predictor("BASE_MODEL_FOLDER", "THIS_ADAPTER")`.',
+            f"the description, an empty line{line} and `{PREFIX}`; the price "
+            "comes next. `pricer` reads whole price distributions from it: "
+            f'`Predictor("BASE_MODEL_FOLDER", "THIS_ADAPTER"{models})`.',
             "",
             "It is meant for estimates of what a new consumer product costs, from a text about "
             "it. It knows neither the date nor the market, repeats what its training data paid, "

@@ -267,7 +267,8 @@ def test_a_records_defaults_are_the_committed_params():
     params = read_params(ROOT / "params.yaml")
     wanted = params.predict.model_dump(exclude={"calibration_size"})
     wanted |= {"quantization": params.quantization.model_dump(), "cutoff": params.prompts.cutoff}
-    wanted |= {"dtype": params.compute.dtype, "calibration": None}
+    # without a card or a record nobody knows of evidence
+    wanted |= {"dtype": params.compute.dtype, "calibration": None, "evidence": None}
     wanted |= {"base_model_sha256": None, "adapter_sha256": None}
     assert ServingRecord().model_dump() == wanted
 

@@ -18,10 +18,13 @@ from pricer.products.prompts import (
     cut_summaries,
     encode_completions,
     encode_prompts,
+    evidence_line,
     parse_prompt,
     prompt_lengths,
     token_statistics,
 )
+
+EVIDENCE = "Similar products cost $111, $82, $114. Its words suggest $122."
 
 
 def test_the_contract():
@@ -131,9 +134,28 @@ def test_what_is_never_kept_of_a_long_text_is_not_tokenized(tokenizer, items):
 def test_a_prompts_length_follows_from_its_summarys(tokenizer, texts):
     """Whatever stands at the ends of a summary, where the question and the prefix touch it."""
     summaries, tokens = cut_summaries(tokenizer, texts, 100)
-    prompts = [build_prompt(summary) for summary in summaries]
-    expected = [len(ids) for ids in encode_prompts(tokenizer, prompts)]
-    assert prompt_lengths(tokenizer, summaries, tokens) == expected
+    for lines in ([""] * len(summaries), [EVIDENCE] * len(summaries)):
+        prompts = [build_prompt(*told) for told in zip(summaries, lines, strict=True)]
+        expected = [len(ids) for ids in encode_prompts(tokenizer, prompts)]
+        assert prompt_lengths(tokenizer, summaries, tokens, lines) == expected
+
+
+def test_evidence_stands_before_the_prefix():
+    assert evidence_line([111.4, 82, 113.5], 121.6) == EVIDENCE
+    assert evidence_line([111.4], None) == "Similar products cost $111."
+    assert evidence_line([], 121.6) == "Its words suggest $122."
+    assert evidence_line([], None) == ""
+    assert build_prompt("A mug", EVIDENCE) == (
+        "What does this cost to the nearest dollar?\n\nA mug\n\n"
+        "Similar products cost $111, $82, $114. Its words suggest $122.\n\nPrice is $"
+    )
+
+
+@pytest.mark.parametrize("prices", [[], [1.0], [1.0, 999.0]])
+@pytest.mark.parametrize("words", [None, 3.2])
+def test_evidence_is_no_part_of_a_prompts_summary(prices, words):
+    for summary in ("A mug", "Two\n\nparagraphs", "Similar products cost $5."):
+        assert parse_prompt(build_prompt(summary, evidence_line(prices, words))) == summary
 
 
 def test_nothing_is_cut_silently(tokenizer, items):

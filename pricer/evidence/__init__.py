@@ -1,0 +1,4 @@
+"""What similar products cost and what words suggest: evidence for prompts, baselines, users.
+
+Imports the ground and products; no torch.
+"""
