@@ -15,6 +15,8 @@ help:  ## show this list
 repro: .venv/ready  ## run the pipeline: fetch, prompts, train, predict, evaluate
 	@dvc repro
 	@sed '/^## /,$$d' metrics/report.md
+	@git diff --quiet HEAD -- metrics || echo "Not the committed results to the last digit, as on \
+another CPU: \`pricer compare HEAD\` tells chance from a real change."
 
 test: .venv/ready  ## run the tests, pipelines included
 	@python -m pytest $(SPREAD)

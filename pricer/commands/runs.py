@@ -1,6 +1,8 @@
 """Predictions of this run and of earlier ones: files, git revisions, DVC experiments."""
 
 import io
+import json
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +13,12 @@ from pricer.prices.predictions import read_baselines, read_predictions
 from pricer.workspace import require
 
 ITEM_COLUMNS = ["id", "title", "category"]
+# estimates that git holds: all of a run's, or 1,000 of more
+COMMITTED = Path("metrics/plots/scatter.json")
+
+
+class NotCachedError(PricerError):
+    """What DVC tracks of an earlier run is on another machine."""
 
 
 def read_run(
@@ -40,10 +48,30 @@ def read_run(
     elif baselines.exists() and name in (table := read_baselines(baselines, str(baselines))):
         table = table[["id", "price", name]].rename(columns={name: "estimate_usd"})
     else:
-        table = read_tuned(predictions_dir / "tuned.parquet", name)
+        return _read_earlier(name, predictions_dir / "tuned.parquet", items_file)
+    return table, read_parquet(items_file, ITEM_COLUMNS) if items_file.exists() else None
+
+
+def _read_earlier(
+    name: str, predictions_file: Path, items_file: Path
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Return a revision's or an experiment's predictions and items, or what git holds of them."""
+    try:
+        table = read_tuned(predictions_file, name)
         items = read_revision(items_file, name)
         return table, read_parquet(items, ITEM_COLUMNS, name=f"{items_file} of {name}")
-    return table, read_parquet(items_file, ITEM_COLUMNS) if items_file.exists() else None
+    except NotCachedError as error:
+        try:
+            table = pd.DataFrame(json.load(read_revision(COMMITTED, name)))
+            table = table.rename(columns={"truth_usd": "price"})[["id", "price", "estimate_usd"]]
+        except (NotCachedError, KeyError, ValueError):  # a run of an earlier version has no ids
+            raise error from None
+        print(
+            f"{name}: not in DVC's cache; compared by the {len(table)} estimates in its "
+            f"{COMMITTED}, which git holds",
+            file=sys.stderr,
+        )
+        return table, None
 
 
 def _read(file: Path, name: str) -> pd.DataFrame:
@@ -68,8 +96,9 @@ def read_revision(path: Path, revision: str) -> io.BytesIO:
         revision: whatever git can name, or the name of a DVC experiment.
 
     Raises:
-        PricerError: there is no such revision, it has no such file, or the file is neither in
-            DVC's cache nor in its remote.
+        PricerError: there is no such revision.
+        NotCachedError: it has no such file, or the file is neither in DVC's cache nor in its
+            remote.
     """
     # DVC takes a second to import: only who asks for an earlier run waits for it
     import dvc.api
@@ -89,7 +118,7 @@ def read_revision(path: Path, revision: str) -> io.BytesIO:
             f"repository alone, in which {Path.cwd()} is not"
         ) from None
     except (DvcException, FileNotFoundError):
-        raise PricerError(
+        raise NotCachedError(
             f"{path} of {revision} is not in the DVC cache: no pipeline had run there, "
             "or `dvc fetch --all-commits` has to bring it from a remote"
         ) from None

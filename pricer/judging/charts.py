@@ -146,10 +146,11 @@ def draw_scatter(drawing: Drawing) -> Figure:
 
 
 def scatter_data(drawing: Drawing) -> pd.DataFrame:
-    """Return what `draw_scatter` and `draw_residuals` show."""
+    """Return what `draw_scatter` and `draw_residuals` show, and of which products."""
     shown = _thinned(drawing.products)
     return pd.DataFrame(
         {
+            "id": shown["id"],
             "truth_usd": shown["price"],
             "estimate_usd": shown["estimate_usd"],
             "y_is_x": shown["price"],

@@ -117,7 +117,8 @@ def _judged_by_both(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
             f"A and B share no product (A has judged {len(a)}, B {len(b)}): "
             "they come from different items and cannot be compared"
         )
-    differ = both["price_a"] != both["price_b"]
+    # JSON keeps six digits
+    differ = ~np.isclose(both["price_a"], both["price_b"], rtol=1e-5, atol=0)
     if differ.any():
         raise ItemsError(
             f"A and B have different true prices for {int(differ.sum())} of {len(both)} shared "

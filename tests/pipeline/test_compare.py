@@ -1,6 +1,7 @@
 """`pricer compare` between predictors, files, revisions and experiments of a real project."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -45,6 +46,18 @@ def test_an_experiment_and_a_revision(reproduced, tuned):
     finally:
         reproduced.run("dvc", "exp", "remove", "modes")
     assert reproduced.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_a_run_of_another_machine(reproduced, tuned, tmp_path):
+    """A clone has none of its predictions but those that git holds."""
+    elsewhere = reproduced.copy(tmp_path / "clone")
+    shutil.rmtree(elsewhere.folder / ".dvc/cache")
+    (elsewhere.folder / ".dvc/tmp").exists() and shutil.rmtree(elsewhere.folder / ".dvc/tmp")
+    done = elsewhere.run("pricer", "compare", "HEAD", "base", "--format", "json")
+    assert "HEAD: not in DVC's cache; compared by the 8 estimates" in done.stderr
+    assert json.loads(done.stdout)["delta"]["mae"] == pytest.approx(
+        compare(reproduced, "HEAD", "base")["delta"]["mae"], rel=1e-4
+    )
 
 
 def test_a_file_of_predictions(reproduced, tuned, tmp_path):
