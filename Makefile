@@ -15,6 +15,7 @@ help:  ## show this list
 repro: .venv/ready  ## run the pipeline: fetch, prompts, train, predict, evaluate
 	@dvc repro
 	@sed '/^## /,$$d' metrics/report.md
+	@git diff --quiet HEAD -- metrics || echo "metrics/ is not as committed. Another CPU gives other last digits; \`pricer compare HEAD\` tells that from a real change."
 
 test: .venv/ready  ## run the tests, pipelines included
 	@python -m pytest $(SPREAD)
