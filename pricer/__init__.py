@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pricer.errors import PricerError
+    from pricer.evidence.models import Neighbor
     from pricer.prices.distribution import crps
     from pricer.prices.predictor import Predictor, PriceEstimate
     from pricer.prices.record import ServingRecord
     from pricer.products.prompts import build_prompt
 
 __all__ = [
+    "Neighbor",
     "PriceEstimate",
     "Predictor",
     "PricerError",
@@ -24,6 +26,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Neighbor": "pricer.evidence.models",
     "PriceEstimate": "pricer.prices.predictor",
     "Predictor": "pricer.prices.predictor",
     "PricerError": "pricer.errors",

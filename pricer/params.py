@@ -26,6 +26,9 @@ from pricer.errors import ParamsError, quoted
 
 # What the question, the prefix and a price take in the tersest tokenizer in use (Llama-3).
 MIN_PROMPT_OVERHEAD = 16
+# What evidence takes there: "Similar products cost", each price with "$" and the mark after it, and
+# "Its words suggest $5.".
+MIN_NEIGHBORS, MIN_NEIGHBOR, MIN_WORDS = 3, 3, 6
 # Products that an interval of 90%, the widest in the predictions, is calibrated on at least.
 MIN_CALIBRATION = 9
 # What is larger or deeper is no params file, and would keep a parser busy for minutes.
@@ -217,7 +220,7 @@ class Prompts(Section):
     """Tokens of the summary that are kept."""
     max_length: Count
     """Tokens that prompt, completion and special tokens must fit: `prompts.cutoff` + 16 at
-    least."""
+    least, with evidence of three neighbours and words + 34."""
     round_prices: bool
     """Train on whole dollars, else on dollars and cents; test prices are always exact."""
 
@@ -697,8 +700,22 @@ def _best_adapter_is_held_whole(knobs: dict[str, Any]) -> str | None:
     return "train.select must be last when compute.strategy is fsdp"
 
 
+def _evidence_fits_the_prompt(knobs: dict[str, Any]) -> str | None:
+    neighbors, length = knobs["evidence.neighbors"], knobs["prompts.max_length"]
+    told = MIN_NEIGHBORS + MIN_NEIGHBOR * neighbors if neighbors else 0
+    told += MIN_WORDS if knobs["evidence.words"] else 0
+    least = knobs["prompts.cutoff"] + MIN_PROMPT_OVERHEAD + told
+    if length >= least:
+        return None
+    return (
+        f"prompts.max_length must be at least prompts.cutoff + {MIN_PROMPT_OVERHEAD} + {told} = "
+        f"{least} with what evidence.neighbors and evidence.words tell, got {length}"
+    )
+
+
 CHECKS: tuple[Callable[[dict[str, Any]], str | None], ...] = (
     _price_is_in_the_distribution,
+    _evidence_fits_the_prompt,
     _intervals_can_be_calibrated,
     _a_loss_is_logged,
     _warmup_ends,

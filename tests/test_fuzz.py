@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -24,6 +25,7 @@ import torch
 from pricer.commands.bulk import predict_file
 from pricer.commands.partial import partial_file
 from pricer.errors import explain
+from pricer.evidence.models import fit_models, read_models, word_vectors, write_models
 from pricer.judging.comparison import compare, comparison_json, comparison_text
 from pricer.judging.paired import Bootstrap
 from pricer.model.base import load_tokenizer
@@ -300,6 +302,30 @@ def model_door(trained: Path) -> Door:
     return door
 
 
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models of evidence, as a pipeline leaves them."""
+    table = pd.DataFrame(PRODUCTS)
+    vectors, weights = word_vectors(table["summary"].tolist())
+    folder = tmp_path_factory.mktemp("evidence") / "models"
+    write_models(folder, fit_models(table, vectors, weights, ridge_alpha=0.1))
+    return folder
+
+
+def evidence_door(sound: Path) -> Door:
+    def door(rng: random.Random, folder: Path) -> None:
+        shutil.copytree(sound, folder / "models")
+        spoil(rng, rng.choice(sorted((folder / "models").iterdir())))
+        models = read_models(folder / "models")
+        with np.errstate(over="ignore"):  # a coefficient may be large, what it says is capped
+            table = models.of_texts(["steel kettle", "garden kettle of 7 litres"])
+        assert np.isfinite(table["words_estimate_usd"]).all()
+        for neighbors in models.neighbors(table, 3):
+            assert all(0 < one.similarity and 0 <= one.price_usd for one in neighbors)
+
+    return door
+
+
 # how many of a hundred inputs go through each
 DOORS: dict[str, tuple[int, Door]] = {
     "params": (15, params_door),
@@ -310,7 +336,7 @@ DOORS: dict[str, tuple[int, Door]] = {
     "record": (5, record_door),
     "checkpoint": (5, checkpoint_door),
 }
-MODELS = 10
+MODELS, EVIDENCE = 10, 5
 
 
 def _too_long(*_: object) -> None:
@@ -366,11 +392,15 @@ def go_through(door: Door, seed: str, folder: Path) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-@pytest.mark.parametrize("name", [*DOORS, "models"])
+@pytest.mark.parametrize("name", [*DOORS, "models", "evidence"])
 def test_whatever_comes_in_a_right_result_or_one_line_comes_out(
     name: str, guarded: Path, request: pytest.FixtureRequest
 ) -> None:
-    share, door = DOORS.get(name) or (MODELS, model_door(request.getfixturevalue("trained")))
+    share, door = DOORS.get(name) or (
+        (MODELS, model_door(request.getfixturevalue("trained")))
+        if name == "models"
+        else (EVIDENCE, evidence_door(request.getfixturevalue("evidence")))
+    )
     first, inputs = (request.config.getoption(f"--fuzz{end}") for end in ("-from", ""))
     signal.signal(signal.SIGALRM, _too_long)
     for number in range(first, first + math.ceil(inputs * share / 100)):

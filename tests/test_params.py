@@ -67,6 +67,21 @@ def test_every_problem_is_told_at_once(tmp_path):
     assert message.startswith(f"{tmp_path}/params.yaml: 8 problems: ")
 
 
+@pytest.mark.parametrize(
+    ("neighbors", "words", "told"), [(3, "true", 18), (1, "false", 6), (0, "true", 6)]
+)
+def test_evidence_needs_room_in_the_prompt(tmp_path, neighbors, words, told):
+    edits = [
+        ("  neighbors: ", f"  neighbors: {neighbors} # "),
+        ("  words: ", f"  words: {words} #"),
+    ]
+    least = 96 + 16 + told
+    assert (
+        f"prompts.max_length must be at least prompts.cutoff + 16 + {told} = {least} with what "
+        f"evidence.neighbors and evidence.words tell, got {least - 1}"
+    ) in problems(tmp_path, *edits, ("  max_length: ", f"  max_length: {least - 1} # "))
+
+
 def test_a_contradiction_between_sections_names_both_knobs(tmp_path):
     message = problems(
         tmp_path,
@@ -300,7 +315,10 @@ def choices(knob: str) -> set[str]:
     return {str(value).lower() if value is True else value for value in listed[0]}
 
 
-@pytest.mark.parametrize("file", ["params.yaml", "presets/lite.yaml", "presets/full.yaml"])
+PRESETS = [f"presets/{name}.yaml" for name in ("lite", "full", "lite_evidence", "full_evidence")]
+
+
+@pytest.mark.parametrize("file", ["params.yaml", *PRESETS])
 def test_comments_list_the_values_that_the_types_allow(file):
     path, lists = [], 0
     for line in (ROOT / file).read_text().splitlines():

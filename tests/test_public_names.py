@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 
 def test_the_public_names_are_these():
     assert pricer.__all__ == [
+        "Neighbor",
         "PriceEstimate",
         "Predictor",
         "PricerError",

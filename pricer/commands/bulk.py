@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from pricer.commands import partial
 from pricer.commands.partial import partial_file
 from pricer.errors import ItemsError, quoted
-from pricer.escaping import spreadsheet
+from pricer.escaping import json_line, spreadsheet
 from pricer.files import sync, writing
 from pricer.products import readers
 from pricer.products.readers import Row
@@ -202,9 +202,16 @@ def _write_csv(rows: Iterator[Row], out: Path, *, raw: bool) -> None:
         writer = csv.writer(file)
         writer.writerow(first)
         for row in chain([first], rows):
-            writer.writerow(value if raw else spreadsheet(value) for value in row.values())
+            cells = map(_cell, row.values())
+            writer.writerow(cell if raw else spreadsheet(cell) for cell in cells)
 
 
+def _cell(value: Any) -> Any:
+    """Return a CSV field: lists as JSON, which begins with a bracket, so as no formula."""
+    return json_line(value) if isinstance(value, list) else value
+
+
+_NEIGHBOR = {"title": pa.string(), "price_usd": pa.float64(), "similarity": pa.float64()}
 # of all columns but text
 _TYPES = {
     "estimate_usd": pa.float64(),
@@ -215,6 +222,8 @@ _TYPES = {
     "price_mass": pa.float64(),
     "dropped_mass": pa.float64(),
     "truncated": pa.bool_(),
+    "neighbors": pa.list_(pa.struct(_NEIGHBOR)),
+    "words_estimate_usd": pa.float64(),
     "damaged_text": pa.bool_(),
     "probabilities": pa.list_(pa.float64()),
 }

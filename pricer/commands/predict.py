@@ -25,7 +25,7 @@ from pricer.commands.bulk import (
     read_rows,
 )
 from pricer.errors import ItemsError, PricerError, printable
-from pricer.escaping import json_line
+from pricer.escaping import json_line, shortened
 from pricer.params import Point
 from pricer.products.items import clean_text
 from pricer.products.readers import REPLACEMENT, Row
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pricer.prices.predictor import PriceEstimate
 
 SHOWN = 1000  # products in a table: more belong into a file
+# columns that there are where prompts tell evidence
+EVIDENCE = ("neighbors", "words_estimate_usd")
 
 
 def predict(
@@ -85,14 +87,19 @@ def _load(*, interval: int, point: Point | None, distribution: bool) -> tuple[Es
     from pricer.prices.predictor import Predictor
 
     predictor = Predictor.from_pipeline()
+    without = () if predictor.settings.evidence else EVIDENCE
 
     def estimate(products: list[Row]) -> list[Row]:
         found = predictor.predict_each(
             products, point=point, level=interval, distribution=distribution
         )
-        return [
+        rows = [
             _row(product, one, interval=interval, distribution=distribution)
             for product, one in zip(products, found, strict=True)
+        ]
+        return [
+            {column: value for column, value in row.items() if column not in without}
+            for row in rows
         ]
 
     options = {
@@ -154,6 +161,8 @@ def _show_one(description: str, load: "partial[tuple[Estimate, Row]]") -> None:
         return
     console.print(_table(rows))
     console.print(sketch(rows[0]["probabilities"], width=min(console.width - 4, 60)))
+    if "neighbors" in rows[0]:
+        console.print(_likened_to(rows[0], width=console.width))
 
 
 def _print_lines(rows: list[Row]) -> None:
@@ -179,6 +188,16 @@ def _table(rows: list[Row]) -> Table:
     return table
 
 
+def _likened_to(row: Row, *, width: int) -> Table:
+    """Return what a product was compared with, in lines that fit so many columns."""
+    table = Table("likened to", "price", "similarity", box=None)
+    for one in row["neighbors"]:
+        title = escape(shortened(one["title"], max(width - 40, 20)))
+        table.add_row(title, f"${one['price_usd']:,.2f}", f"{one['similarity']:.2f}")
+    table.add_row("its words alone", f"${row['words_estimate_usd']:,.2f}", "")
+    return table
+
+
 def _row(product: Row, found: "PriceEstimate | str", *, interval: int, distribution: bool) -> Row:
     """Return what is written about a product: the same columns with an estimate or without."""
     from pricer.prices.predictor import PriceEstimate
@@ -186,6 +205,8 @@ def _row(product: Row, found: "PriceEstimate | str", *, interval: int, distribut
     row = {"id": product["id"]} if "id" in product else {}
     row |= dict.fromkeys(field.name for field in fields(PriceEstimate)) | {"interval": interval}
     row |= {} if isinstance(found, str) else vars(found)
+    if row["neighbors"] is not None:
+        row["neighbors"] = [vars(one) for one in row["neighbors"]]
     probabilities = row.pop("probabilities")
     row["damaged_text"] = REPLACEMENT in (product["summary"] or "")
     row["error"] = found if isinstance(found, str) else None

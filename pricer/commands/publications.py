@@ -9,11 +9,13 @@ from huggingface_hub import HfApi, constants, get_token
 
 from pricer.errors import HubError, without_passwords
 from pricer.escaping import markdown
+from pricer.evidence.models import PRODUCTS
 from pricer.files import read_facts, read_parquet, write_parquet
 from pricer.hub import TOKENS, ask, read_origin
+from pricer.prices.record import record_of
 from pricer.provenance import file_sha256
 from pricer.tables import table
-from pricer.workspace import Workspace
+from pricer.workspace import Workspace, require
 
 # the names that the reference data sets use
 PUBLISHED_SPLITS = {"train": "train", "validation": "val", "test": "test"}
@@ -26,6 +28,11 @@ SCORES = {
     "crps": "CRPS (USD)",
     "coverage_80": "share of prices in their 80% interval",
 }
+WITHOUT_EVIDENCE = (
+    "The models that know what similar products cost, and hold the titles and prices of training "
+    "products, are not part of this repository. The adapter was trained on prompts that tell it "
+    "and cannot be asked without: who has the folder gives it as `evidence=` to `Predictor`."
+)
 
 
 @dataclass(frozen=True)
@@ -37,12 +44,14 @@ class Publication:
         kind: of the repository.
         folder: holds all of its files.
         tag: names the run.
+        note: what one should know before it is sent, in one line; "" if there is nothing.
     """
 
     repo: str
     kind: Literal["model", "dataset"]
     folder: Path
     tag: str
+    note: str = ""
 
     def describe(self, *, public: bool) -> str:
         """Say what would be sent: the files with their sizes, and the card."""
@@ -53,6 +62,7 @@ class Publication:
                 f"  {file.relative_to(self.folder)}  {file.stat().st_size:,} bytes"
                 for file in files
             ),
+            *([self.note] if self.note else []),
             "",
             (self.folder / "README.md").read_text(encoding="utf-8"),
         ]
@@ -101,6 +111,7 @@ def prompts_publication(
         f"{params['prompts.max_length']} are allowed",
         "- Completions of train and val are "
         + ("whole dollars; those of test are exact" if params["prompts.round_prices"] else "exact"),
+        *_told_in_prompts(params),
         f"- Run: `{tag}`",
         "",
         table(["prompts of the run", "SHA-256"], hashes),
@@ -112,8 +123,30 @@ def prompts_publication(
     return Publication(repo, "dataset", folder, tag)
 
 
-def adapter_publication(repo: str, folder: Path, left: Workspace, *, tag: str) -> Publication:
-    """Copy an adapter to a new folder, with what the run measured added to its card."""
+def _told_in_prompts(params: dict[str, Any]) -> list[str]:
+    neighbors, words = params["evidence.neighbors"], params["evidence.words"]
+    told = [f"the prices of {neighbors} similar training products"] if neighbors else []
+    told += ["what a linear model of words suggests"] if words else []
+    if not told:
+        return []
+    return [
+        f"- Prompts tell evidence after the description: {' and '.join(told)}; "
+        "for products of train, both without their own price"
+    ]
+
+
+def adapter_publication(
+    repo: str, folder: Path, left: Workspace, *, tag: str, evidence: bool = True
+) -> Publication:
+    """Copy an adapter to a new folder, with what the run measured added to its card.
+
+    Args:
+        repo: OWNER/NAME.
+        folder: to make.
+        left: what the run left.
+        tag: names the run.
+        evidence: where prompts tell evidence, whether the models that it comes from go along.
+    """
     folder.mkdir()
     for file in sorted(left.adapter.iterdir()):
         shutil.copyfile(file, folder / file.name)
@@ -135,7 +168,23 @@ def adapter_publication(repo: str, folder: Path, left: Workspace, *, tag: str) -
             f"{read_facts(left.metrics / 'items.json')['origin']}.\n\n"
             f"{table(['score', 'value', '95% interval'], rows)}\n\nRun: `{tag}`\n"
         )
-    return Publication(repo, "model", folder, tag)
+        if record_of(left.adapter).evidence is None:
+            return Publication(repo, "model", folder, tag)
+        note = _add_evidence(folder, left) if evidence else WITHOUT_EVIDENCE
+        card.write(f"\n## Evidence\n\n{note}\n")
+    return Publication(repo, "model", folder, tag, note)
+
+
+def _add_evidence(folder: Path, left: Workspace) -> str:
+    """Copy the models of evidence into an adapter's folder, and say what they tell whom."""
+    require(left.evidence_models)
+    shutil.copytree(left.evidence_models, folder / "evidence")
+    products = len(read_parquet(folder / "evidence" / PRODUCTS, ["id"]))
+    return (
+        f"`evidence/` holds the titles and prices of {products:,} training products, for all to "
+        "read who may read this repository. What prompts tell of similar products comes from "
+        'there: `Predictor("BASE_MODEL_FOLDER", "THIS_ADAPTER", evidence="THIS_ADAPTER/evidence")`.'
+    )
 
 
 def publish(publication: Publication, *, public: bool) -> str:

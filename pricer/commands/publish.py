@@ -15,6 +15,12 @@ def publish(
     adapter: Annotated[str | None, typer.Option(help="OWNER/NAME of the model")] = None,
     prompts: Annotated[str | None, typer.Option(help="OWNER/NAME of the data set")] = None,
     public: Annotated[bool, typer.Option("--public", help="for all to see; else private")] = False,
+    without_evidence: Annotated[
+        bool,
+        typer.Option(
+            "--without-evidence", help="keep titles and prices of training products from it"
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be sent")] = False,
 ) -> None:
     """Send the adapter, the prompts or both of the last run to the Hugging Face Hub."""
@@ -42,9 +48,14 @@ def publish(
                 prompts_publication(prompts, folder / "prompts", left, params=params, tag=tag)
             )
         if adapter:
-            publications.append(adapter_publication(adapter, folder / "adapter", left, tag=tag))
+            publications.append(
+                adapter_publication(
+                    adapter, folder / "adapter", left, tag=tag, evidence=not without_evidence
+                )
+            )
         for publication in publications:
             if dry_run:
                 print(publication.describe(public=public))
             else:
                 print(f"{send(publication, public=public)} (tag {tag})")
+                print(publication.note, end="\n" if publication.note else "")

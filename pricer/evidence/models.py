@@ -1,9 +1,11 @@
 """What evidence comes from, fitted on products with prices: the words' model and the neighbours."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +26,18 @@ from pricer.evidence.words import (
     word_weights,
 )
 from pricer.files import read_parquet, write_parquet
+
+PRODUCTS, WORDS = "products.parquet", "words.safetensors"
+# type of each array in WORDS, and its shape where the products do not give it
+ARRAYS: dict[str, tuple[type, tuple[int] | None]] = {
+    "vectors.data": (np.float32, None),
+    "vectors.indices": (np.int32, None),
+    "vectors.indptr": (np.int64, None),
+    "weights": (np.float32, (FEATURES,)),
+    "words.coefficients": (np.float32, (FEATURES,)),
+    "words.intercept_low_high": (np.float64, (3,)),
+}
+LARGEST = 1e6  # of a word's weight or coefficient: sums of them stay numbers
 
 
 @dataclass(frozen=True)
@@ -129,7 +143,7 @@ def fit_models(
 def write_models(folder: Path, models: EvidenceModels) -> None:
     """Write fitted models to a new folder: two files, neither of which can hold code."""
     folder.mkdir()
-    write_parquet(folder / "products.parquet", models.products)
+    write_parquet(folder / PRODUCTS, models.products)
     save_file(
         {
             "vectors.data": models.vectors.data,
@@ -141,7 +155,7 @@ def write_models(folder: Path, models: EvidenceModels) -> None:
                 [models.words.intercept, models.words.low, models.words.high]
             ),
         },
-        folder / "words.safetensors",
+        folder / WORDS,
     )
 
 
@@ -151,27 +165,73 @@ def read_models(folder: Path) -> EvidenceModels:
     Raises:
         PricerError: a file is missing, damaged, or belongs to another.
     """
-    products = read_parquet(folder / "products.parquet", ["id", "title", "price"])
-    file = folder / "words.safetensors"
-    try:
+    products_file, file = folder / PRODUCTS, folder / WORDS
+    for name in (PRODUCTS, WORDS):
+        if not (folder / name).is_file():
+            raise PricerError(
+                f"{folder}: no models of evidence there (no {name}): "
+                "`dvc checkout` or `dvc repro evidence` brings them back"
+            )
+    products = read_parquet(products_file, ["id", "title", "price"])
+    with _one_line(products_file):
+        _check_products(products)
+    with _one_line(file):
         with safe_open(file, "numpy") as stored:
             arrays = {name: stored.get_tensor(name) for name in stored.keys()}
+        _check_arrays(arrays)
         vectors = csr_matrix(
             tuple(arrays[f"vectors.{part}"] for part in ("data", "indices", "indptr")),
             shape=(len(products), FEATURES),
         )
-        vectors.check_format()
-        intercept, low, high = map(float, arrays["words.intercept_low_high"])
-        words = LinearModel(arrays["words.coefficients"], intercept, low, high)
-        for array in (arrays["weights"], words.coefficients):
-            if array.shape != (FEATURES,) or not np.isfinite(array).all():
-                raise ValueError(f"an array of shape {array.shape} with {FEATURES} numbers")
-    except (KeyError, OSError, SafetensorError, ValueError) as error:
+        vectors.check_format(full_check=True)  # an index out of range would end the process
+    intercept, low, high = map(float, arrays["words.intercept_low_high"])
+    words = LinearModel(arrays["words.coefficients"], intercept, low, high)
+    return EvidenceModels(products, vectors, arrays["weights"], words)
+
+
+@contextmanager
+def _one_line(file: Path) -> Iterator[None]:
+    """Tell in one line what is wrong with a file."""
+    try:
+        yield
+    except (KeyError, OSError, SafetensorError, TypeError, ValueError) as error:
         raise PricerError(
             f"{file} is damaged or not of these products ({first_line(error)}): "
             "`dvc checkout` or `dvc repro evidence` brings it back"
         ) from None
-    return EvidenceModels(products, vectors, arrays["weights"], words)
+
+
+def _check_products(products: pd.DataFrame) -> None:
+    """Raise ValueError unless there are products with ids, titles and prices."""
+    if products.empty:
+        raise ValueError("no products")
+    if products["id"].dtype != np.int64 or not products["id"].is_unique:
+        raise ValueError("ids that are not whole numbers, each once")
+    if not products["title"].map(lambda title: isinstance(title, str)).all():
+        raise ValueError("a title that is no text")
+    prices = products["price"]
+    if prices.dtype != np.float64 or not (np.isfinite(prices) & (prices >= 0)).all():
+        raise ValueError("a price that is no number of dollars")
+
+
+def _check_arrays(arrays: dict[str, Any]) -> None:
+    """Raise KeyError or ValueError unless all of ARRAYS are there, and numbers."""
+    for name, (kind, shape) in ARRAYS.items():
+        array = arrays[name]
+        if array.dtype != kind or array.ndim != 1 or (shape and array.shape != shape):
+            raise ValueError(f"{name} is of type {array.dtype} and shape {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds what is no number")
+    data, ends = arrays["vectors.data"], arrays["vectors.indptr"]
+    if data.min(initial=0) < 0 or data.max(initial=0) > 1.001:
+        raise ValueError("vectors.data holds rows that are not of unit length")
+    if np.diff(ends).min(initial=0) < 0 or ends[-1:].tolist() != [len(data)]:
+        raise ValueError("vectors.indptr does not part vectors.data into rows")
+    if max(np.abs(arrays[name]).max() for name in ("weights", "words.coefficients")) > LARGEST:
+        raise ValueError("weights or words.coefficients are beyond measure")
+    _, low, high = arrays["words.intercept_low_high"]
+    if not 0 <= low <= high:
+        raise ValueError(f"prices from {low} to {high}")
 
 
 def word_vectors(train: Sequence[str]) -> tuple[csr_matrix, NDArray[np.float32]]:

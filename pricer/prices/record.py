@@ -154,6 +154,11 @@ def check_belongs(
             f"{adapter or base} is asked with evidence in its prompts (what similar products "
             "cost): give the folder of its models, evidence=..., or settings without"
         )
+    if record.evidence and evidence and not evidence.is_dir():
+        raise PricerError(
+            f"{evidence} is no folder, must hold the models of evidence: "
+            "`dvc checkout` or `dvc repro evidence` brings them back"
+        )
     if record.evidence and evidence and record.evidence.models_sha256:
         which = "the one that the serving record is of"
         _compare(evidence, folder_digest(evidence), record.evidence.models_sha256, which)

@@ -8,6 +8,8 @@ import signal
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from pricer.commands import bulk, partial
@@ -66,6 +68,41 @@ def test_every_output_type_holds_every_row_in_order(tmp_path, suffix):
     assert [row["id"] for row in rows] == list(range(10))
     assert rows[0]["long"] == "ü,ü,ü," and float(rows[0]["estimate_usd"]) == 9.5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", out.name]
+
+
+TITLE = '=HYPERLINK(1)\x1b[2J\n\u202e, "a"<b>'
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("raw_csv", [False, True])
+def test_neighbours_come_back_as_they_were(tmp_path, suffix, raw_csv):
+    """Also where the first product, from which a type could be guessed, has none."""
+    neighbors = [{"title": TITLE, "price_usd": 5.0, "similarity": 0.5}]
+    wanted = [None, [], *[neighbors] * 8]
+
+    def estimate(products):
+        told = {row["id"]: wanted[row["id"]] for row in products}
+        return [row | {"neighbors": told[row["id"]]} for row in price(products)]
+
+    out = tmp_path / f"out{suffix}"
+    predict(write(tmp_path / "in.jsonl"), out, estimate, raw_csv=raw_csv)
+    if suffix == ".parquet":
+        read = pa.parquet.read_table(out)
+        fields = pa.struct(
+            {"title": pa.string(), "price_usd": pa.float64(), "similarity": pa.float64()}
+        )
+        assert read.schema.field("neighbors").type == pa.list_(fields)
+        assert read["neighbors"].to_pylist() == wanted
+        return
+    content = out.read_text()
+    assert "\x1b" not in content and "\u202e" not in content
+    if suffix == ".csv":
+        with out.open(newline="") as stream:
+            found = [row["neighbors"] for row in csv.DictReader(stream)]
+        assert [json.loads(cell) if cell else None for cell in found] == wanted
+        assert "\n" not in found[2] and found[2][0] == "["
+    else:
+        assert [json.loads(line)["neighbors"] for line in content.splitlines()] == wanted
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])

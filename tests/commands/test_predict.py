@@ -1,23 +1,36 @@
 """`pricer predict` around a model that says the same of everything."""
 
+import csv
 import io
 import json
 import os
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 
 from pricer.commands import main as command
 from pricer.commands.predict import _load, predict
 from pricer.errors import PricerError
+from pricer.evidence.models import Neighbor
 from pricer.prices.predictor import Predictor, PriceEstimate
-from pricer.prices.record import Calibration, ServingRecord
+from pricer.prices.record import Calibration, ServingRecord, ToldEvidence
 
 ESTIMATE = PriceEstimate(9.5, 1.0, 20.0, 80, True, 0.9, 0.0, False)
 HOSTILE = "\x1b[2Jred [bold]\u202e ✂"
+TITLES = (HOSTILE, "=HYPERLINK(1)", "x" * 10_000)
+LIKENED = replace(
+    ESTIMATE,
+    neighbors=tuple(Neighbor(title, 11.5, 0.731) for title in TITLES),
+    words_estimate_usd=1234.5,
+)
+COLUMNS = ["estimate_usd", "low_usd", "high_usd", "interval", "calibrated", "price_mass"]
+COLUMNS += ["dropped_mass", "truncated", "damaged_text", "error", "summary"]
 
 
 class FakePredictor:
@@ -35,6 +48,18 @@ def fake(monkeypatch):
     fake = FakePredictor()
     monkeypatch.setattr(Predictor, "from_pipeline", lambda: fake)
     return fake
+
+
+@pytest.fixture
+def told(fake, monkeypatch):
+    """A model whose prompts tell evidence."""
+    fake.settings = ServingRecord(evidence=ToldEvidence(neighbors=3, words=True))
+    likened = replace(LIKENED, probabilities=[0.5, 0.5])
+    monkeypatch.setattr(
+        fake,
+        "predict_each",
+        lambda products, **_: [likened if row["summary"] else "no description" for row in products],
+    )
 
 
 @pytest.fixture
@@ -72,6 +97,69 @@ def test_the_table_on_a_terminal_holds_no_control_characters(source, monkeypatch
     assert "$9.50" in said and "no description" in said
 
 
+def test_without_evidence_there_are_no_columns_for_it(source, capsys):
+    predict(file=source)
+    assert {tuple(json.loads(line)) for line in capsys.readouterr().out.splitlines()} == {
+        tuple(COLUMNS)
+    }
+
+
+def test_json_lines_tell_what_a_product_is_likened_to(told, source, capsys):
+    predict(file=source)
+    text = capsys.readouterr().out
+    assert "\x1b" not in text and "\u202e" not in text
+    fine, none, _ = map(json.loads, text.splitlines())
+    assert (
+        list(fine)
+        == list(none)
+        == [*COLUMNS[:8], "neighbors", "words_estimate_usd"] + (COLUMNS[8:])
+    )
+    assert fine["neighbors"] == [
+        {"title": title, "price_usd": 11.5, "similarity": 0.731} for title in TITLES
+    ]
+    assert fine["words_estimate_usd"] == 1234.5
+    assert none["neighbors"] is none["words_estimate_usd"] is None
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_file_has_what_products_are_likened_to_in_a_column(told, source, tmp_path, suffix):
+    out = tmp_path / f"out{suffix}"
+    predict(file=source, output=out)
+    if suffix == ".csv":
+        with out.open(newline="") as stream:
+            fine, none, _ = csv.DictReader(stream)
+        assert "\x1b" not in fine["neighbors"] and none["neighbors"] == ""
+        neighbors = json.loads(fine["neighbors"])
+    else:
+        fine, none, _ = pd.read_parquet(out).to_dict(orient="records")
+        assert none["neighbors"] is None
+        neighbors = list(fine["neighbors"])
+    assert [one["title"] for one in neighbors] == list(TITLES)
+    assert float(fine["words_estimate_usd"]) == 1234.5
+
+
+def test_one_product_is_shown_with_what_it_is_likened_to(told, monkeypatch, capsys):
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    monkeypatch.setenv("COLUMNS", "80")
+    predict("kettle")
+    said = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)  # bold and the like
+    assert "\x1b" not in said and max(map(len, said.splitlines())) <= 80
+    likened = said[said.index("likened to") :]
+    assert len(likened.splitlines()) == 5
+    assert "\\x1b[2Jred [bold]\\u202e ✂" in likened and "xxx…" in likened
+    assert likened.count("$11.50") == likened.count("0.73") == 3
+    assert "its words alone" in likened and "$1,234.50" in likened
+
+
+def test_without_evidence_nothing_is_likened(monkeypatch, capsys):
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    monkeypatch.setattr(
+        FakePredictor, "predict_each", lambda *_, **__: [replace(ESTIMATE, probabilities=[1.0])]
+    )
+    predict("kettle")
+    assert "likened" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("distribution", [False, True])
 def test_columns_are_the_same_with_an_estimate_and_without(distribution):
     estimate, _ = _load(interval=90, point=None, distribution=distribution)
@@ -98,6 +186,7 @@ def test_all_that_shapes_an_estimate_is_compared_when_a_file_is_resumed(fake, mo
         {"cutoff": 7},
         {"dtype": "float32"},
         {"max_price": 500},
+        {"evidence": ToldEvidence(neighbors=1, words=True)},
     ):
         fake.settings = ServingRecord(**change)
         assert [key for key in before if before[key] != options()[key]] == ["model"], change
@@ -141,7 +230,7 @@ def test_too_little_memory_is_one_line(fake, monkeypatch, capsys):
 def test_a_terminal_shows_what_its_encoding_lacks_as_escapes(monkeypatch):
     written = ascii_stdout(monkeypatch)
     monkeypatch.setattr("rich.console.Console.is_terminal", True)
-    fake_row = ESTIMATE.__class__(**vars(ESTIMATE) | {"probabilities": [0.5, 0.5]})
+    fake_row = replace(ESTIMATE, probabilities=[0.5, 0.5])
     monkeypatch.setattr(FakePredictor, "predict_each", lambda *_, **__: [fake_row])
     monkeypatch.setattr("sys.argv", ["pricer", "predict", os.fsdecode("kettle ✂".encode())])
     command.main()

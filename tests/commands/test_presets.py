@@ -17,7 +17,7 @@ from pricer.commands.presets import (
     preset_text,
     with_preset,
 )
-from pricer.params import read_params
+from pricer.params import flat_params, read_params
 from tests.conftest import ROOT
 
 DEMO = (ROOT / "presets/demo.yaml").read_text()
@@ -56,9 +56,12 @@ def test_the_committed_params_are_the_demo_preset():
     assert (ROOT / "params.yaml").read_bytes() == (ROOT / "presets/demo.yaml").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["demo", "lite", "full"])
+NAMES = ["demo", "full", "full_evidence", "lite", "lite_evidence"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_preset_is_allowed_and_holds_only_what_differs_from_the_defaults(name):
-    assert name in preset_names(ROOT / "presets")
+    assert preset_names(ROOT / "presets") == NAMES
     check_preset(ROOT / "presets", name)
 
 
@@ -86,6 +89,21 @@ def test_the_reference_recipes_runs():
     assert [getattr(full.train, key) for key in shapes] == [3, 256, 1000, 10, 200]
 
 
+@pytest.mark.parametrize("name", ["lite", "full"])
+def test_the_siblings_tell_evidence_and_differ_in_nothing_else(name):
+    recipe, sibling = (
+        flat_params(dict(preset_params(ROOT / "presets", one)))
+        for one in (name, f"{name}_evidence")
+    )
+    differ = {knob: value for knob, value in sibling.items() if recipe[knob] != value}
+    assert differ == {
+        "evidence.neighbors": 3,
+        "evidence.words": True,
+        "prompts.max_length": 152,
+    }
+    assert (recipe["evidence.neighbors"], recipe["evidence.words"]) == (0, False)
+
+
 def test_values_change_and_comments_stay():
     lite = with_preset(DEMO, LITE)
     assert values(lite) == values(LITE)
@@ -99,7 +117,7 @@ def test_values_change_and_comments_stay():
     assert not [line for line in changed if "bootstrap_resamples" in line]
 
 
-@pytest.mark.parametrize("name", ["lite", "full"])
+@pytest.mark.parametrize("name", NAMES[1:])
 def test_there_and_back_again_gives_the_same_bytes(name):
     there = with_preset(DEMO, preset_text(ROOT / "presets", name))
     assert there != DEMO and with_preset(there, DEMO) == DEMO
@@ -148,7 +166,11 @@ def test_on_a_terminal_it_asks(project, answer, pricer):
 @pytest.mark.parametrize(
     ("arguments", "params", "says"),
     [
-        (["nowhere"], DEMO, "there is no preset 'nowhere' (known: demo, full, lite)"),
+        (
+            ["nowhere"],
+            DEMO,
+            "there is no preset 'nowhere' (known: demo, full, full_evidence, lite, lite_evidence)",
+        ),
         ([], DEMO, "give either the name of a preset or --check"),
         (["lite"], "lora: [1\n", "(line 2, column 1): mend it, or `git checkout params.yaml`"),
     ],
@@ -165,7 +187,7 @@ def test_what_cannot_be_done_is_one_line(project, arguments, params, says, price
     [
         (
             "demo",
-            [("  max_length: 128 ", "  # "), ("  trees: 200", "  trees: 0")],
+            [("  max_length: 168 ", "  # "), ("  trees: 200", "  trees: 0")],
             "presets/demo.yaml: 2 problems: prompts.max_length is missing; baselines.trees must",
         ),
         (
@@ -183,7 +205,7 @@ def test_what_cannot_be_done_is_one_line(project, arguments, params, says, price
 )
 def test_check_names_what_is_wrong_with_a_preset(project, file, edits, says, pricer):
     done = pricer(project, "preset", "--check")
-    assert done.returncode == 0 and len(done.stdout.splitlines()) == 3, done.stderr
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 5, done.stderr
     path = project / f"presets/{file}.yaml"
     text = path.read_text()
     for old, new in edits:

@@ -33,7 +33,9 @@ def main():
     sent, left = Path(tempfile.mkdtemp(dir=".")), Workspace()
     params = flat_params(dict(read_params()))
     prompts = prompts_publication("tests/mugs", sent / "prompts", left, params=params, tag="run-1")
-    adapter = adapter_publication("tests/adapter", sent / "adapter", left, tag="run-1")
+    adapter = adapter_publication(
+        "tests/adapter", sent / "adapter", left, tag="run-1", evidence="bare" not in options
+    )
     for publication in (prompts, adapter):
         if "dry" in options:
             print(publication.describe(public="public" in options))
@@ -70,6 +72,10 @@ def run(tmp_path: Path) -> Path:
     for split in ("train", "validation", "test"):
         rows = {"id": [1, 2], "prompt": [f"{split} a", "b"], "completion": ["1.00", "2.00"]}
         pd.DataFrame(rows).to_parquet(tmp_path / f"data/prompts/{split}.parquet")
+    models = tmp_path / "data/evidence/models"
+    models.mkdir(parents=True)
+    pd.DataFrame({"id": range(1400)}).to_parquet(models / "products.parquet")
+    (models / "words.safetensors").write_bytes(b"fitted")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     (tmp_path / "data/adapter/adapter_model.safetensors").write_bytes(b"weights")
     card = adapter_card(read_params(), tmp_path / "data/base_model", tmp_path / "data/prompts")
@@ -109,8 +115,13 @@ def test_prompts_and_adapter_arrive_private_and_tagged(run, hub):
     card = files["README.md"].decode()
     assert re.search(r"^\| `val` +\| +2 \|$", card, re.MULTILINE)
     assert "`shop/mugs` at commit `dddd" in card and "Cutoff: 96 tokens" in card
+    assert (
+        "- Prompts tell evidence after the description: the prices of 3 similar training products "
+        "and what a linear model of words suggests; for products of train, both without"
+    ) in card
     files = model.commits[model.tags["run-1"]]
     assert files["adapter_model.safetensors"] == b"weights"
+    assert files["evidence/words.safetensors"] == b"fitted" and "evidence/products.parquet" in files
     card = files["README.md"].decode()
     assert 'base_model: "meta-llama/Llama-3.2-3B"\n' in card and 'license: "llama3.2"\n' in card
     assert "Built with Llama" in card and f'revision="{"c" * 40}"' in card
@@ -166,6 +177,28 @@ def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(run, hub):
     assert "  adapter_model.safetensors  7 bytes" in said and "# Price adapter" in said
     assert "data/val-00000-of-00001.parquet" in said
     assert not hub.requests
+
+
+def test_whether_titles_and_prices_of_training_products_go_along_is_said(run, hub):
+    told = "`evidence/` holds the titles and prices of 1,400 training products"
+    assert told in send(run, hub, "dry", token=None).split("# Price adapter")[0]
+    send(run, hub, "bare")
+    model = hub.repos["model", "tests/adapter"]
+    files = model.commits[model.tags["run-1"]]
+    assert not [name for name in files if name.startswith("evidence")]
+    assert "are not part of this repository" in files["README.md"].decode()
+
+
+def test_what_is_published_without_evidence_says_nothing_of_it(run, hub):
+    params = (run / "params.yaml").read_text()
+    params = params.replace("neighbors: 3 ", "neighbors: 0 ").replace("words: true", "words: false")
+    (run / "params.yaml").write_text(params)
+    card = adapter_card(
+        read_params(run / "params.yaml"), run / "data/base_model", run / "data/prompts"
+    )
+    (run / "data/adapter/README.md").write_text(card)
+    said = send(run, hub, "dry", token=None)
+    assert "evidence" not in said.lower().replace("`evidence.", "")
 
 
 def test_public_is_asked_for(run, hub):

@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from pricer.model.sources import download_wheel
+from pricer.params import MIN_NEIGHBOR, MIN_NEIGHBORS, MIN_WORDS
 from pricer.prices.reading import read_prices
 from pricer.prices.trie import build_price_trie, price_paths
 from pricer.products.prompts import (
@@ -20,6 +21,7 @@ from pricer.products.prompts import (
     cut_summaries,
     encode_completions,
     encode_prompts,
+    evidence_line,
     prompt_lengths,
     token_statistics,
 )
@@ -27,6 +29,7 @@ from pricer.products.prompts import (
 pytestmark = pytest.mark.llama3
 
 SHA256 = "7f77f78ff13fca09f70d76a376aff6414cd901623fb9d57e69c2f8367a73032f"
+DEAR = evidence_line([999, 999, 999], 999)
 BEGIN, END = "<|begin_of_text|>", "<|end_of_text|>"
 
 
@@ -99,4 +102,21 @@ def test_a_prompts_length_follows_from_its_summarys(llama3, summary):
     """Here punctuation at the end of a summary takes the line breaks after it."""
     _, tokens = cut_summaries(llama3, [summary], 100)
     [ids] = encode_prompts(llama3, [build_prompt(summary)])
-    assert prompt_lengths(llama3, [summary], tokens) == [len(ids)]
+    assert prompt_lengths(llama3, [summary], tokens, [""]) == [len(ids)]
+    [ids] = encode_prompts(llama3, [build_prompt(summary, DEAR)])
+    assert prompt_lengths(llama3, [summary], tokens, [DEAR]) == [len(ids)]
+
+
+def test_evidence_takes_what_params_are_checked_for_and_fits_the_presets(llama3, items):
+    alone, dear, cheap = (
+        build_prompts(llama3, items, [line] * len(items), cutoff=110, rounded=True)
+        for line in ("", DEAR, evidence_line([1, 1, 1], 1))
+    )
+    room = MIN_NEIGHBORS + 3 * MIN_NEIGHBOR + MIN_WORDS
+    for table in (dear, cheap):
+        assert set(table["prompt_tokens"] - alone["prompt_tokens"]) == {room}
+    check_max_length(dear, cutoff=110, max_length=152)
+    summary = " kettle" * 110
+    [ids] = encode_prompts(llama3, [build_prompt(summary.strip(), DEAR)])
+    # the begin-of-text token, "999", ".", "00" and the end-of-text token
+    assert len(ids) + 1 + 4 <= 152

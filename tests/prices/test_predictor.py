@@ -11,6 +11,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig
 
 from pricer.errors import BaseModelError, ItemsError, PricerError
+from pricer.evidence.folds import make_evidence
+from pricer.evidence.models import write_models
+from pricer.evidence.wording import wording
 from pricer.model.adapters import load_adapter
 from pricer.model.base import load_base_model
 from pricer.params import read_params
@@ -18,9 +21,9 @@ from pricer.prices.batches import Reading, predict_distributions
 from pricer.prices.distribution import calibrated, interval, quantile
 from pricer.prices.predictor import Predictor
 from pricer.prices.reading import read_prices
-from pricer.prices.record import QUANTIZATION, Calibration, ServingRecord
+from pricer.prices.record import QUANTIZATION, Calibration, ServingRecord, ToldEvidence
 from pricer.prices.trie import build_price_trie
-from pricer.products.prompts import build_prompt
+from pricer.products.prompts import build_prompt, build_prompts
 from tests.conftest import ROOT
 from tests.quantization import quantization
 
@@ -317,3 +320,80 @@ def test_a_configuration_that_cannot_be_computed_with_is_told(base_model_dir, tm
     file.write_text(json.dumps(json.loads(file.read_text()) | {"rms_norm_eps": "small"}))
     with pytest.raises(BaseModelError, match="base: (the model cannot compute|cannot load) "):
         Predictor(tmp_path / "base", settings=EXACT, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def evidence(items, tmp_path_factory):
+    """Training and test items, what the stage says of the latter, and the folder of its models."""
+    splits = {"train": items.iloc[:150].reset_index(drop=True), "test": items.iloc[150:]}
+    tables, models = make_evidence(splits, read_params(ROOT / "params.yaml").evidence)
+    folder = tmp_path_factory.mktemp("evidence") / "models"
+    write_models(folder, models)
+    return splits, tables["test"], folder
+
+
+def told(neighbors, words, **changes):
+    evidence = ToldEvidence(neighbors=neighbors, words=words)
+    return EXACT.model_copy(update={"evidence": evidence} | changes)
+
+
+def prompts_of(predictor, monkeypatch) -> list[str]:
+    """Where the prompts that a predictor asks its model with will be."""
+    asked, distributions = [], predictor.distributions
+    monkeypatch.setattr(
+        predictor,
+        "distributions",
+        lambda prompts, **asking: asked.extend(prompts) or distributions(prompts, **asking),
+    )
+    return asked
+
+
+@pytest.mark.parametrize(("neighbors", "words"), [(3, True), (1, False), (0, True), (5, True)])
+def test_a_products_prompt_is_the_one_that_the_pipeline_makes(
+    base_model_dir, tokenizer, evidence, monkeypatch, neighbors, words
+):
+    splits, table, folder = evidence
+    test = splits["test"].head(12)
+    settings = told(neighbors, words, cutoff=40)
+    predictor = Predictor(base_model_dir, evidence=str(folder), settings=settings)
+    asked = prompts_of(predictor, monkeypatch)
+    found = predictor.predict(test.to_dict(orient="records"))
+    lines = wording(table.head(12), neighbors=neighbors, words=words)
+    wanted = build_prompts(tokenizer, test, lines, cutoff=40, rounded=True)
+    assert asked == wanted["prompt"].tolist() and any(wanted["truncated"])
+    prices = dict(zip(splits["train"]["title"], splits["train"]["price"], strict=True))
+    for estimate, row in zip(found, table.head(12).itertuples(), strict=True):
+        assert len(estimate.neighbors) == max(neighbors, 3)
+        assert [one.price_usd for one in estimate.neighbors] == list(
+            row.neighbor_prices[: max(neighbors, 3)]
+        )
+        assert {one.title for one in estimate.neighbors} <= set(prices)
+        assert estimate.words_estimate_usd == pytest.approx(row.words_estimate_usd, abs=0.005)
+
+
+def test_a_training_product_is_likened_to_itself(base_model_dir, evidence):
+    splits, _, folder = evidence
+    first = splits["train"].iloc[0]
+    predictor = Predictor(base_model_dir, evidence=folder, settings=told(3, True))
+    [estimate] = predictor.predict([first["summary"]])
+    nearest = estimate.neighbors[0]
+    assert (nearest.title, nearest.price_usd) == (first["title"], first["price"])
+    assert nearest.similarity == pytest.approx(1, abs=1e-3)
+
+
+def test_a_product_without_a_known_word_has_no_neighbours_and_a_price(
+    base_model_dir, evidence, monkeypatch
+):
+    predictor = Predictor(base_model_dir, evidence=evidence[2], settings=told(3, False))
+    asked = prompts_of(predictor, monkeypatch)
+    [estimate] = predictor.predict(["of the"])
+    assert estimate.neighbors == () and asked == [build_prompt("of the")]
+    assert np.isfinite(estimate.words_estimate_usd) and np.isfinite(estimate.estimate_usd)
+
+
+def test_without_evidence_in_the_settings_none_is_told(base_model_dir, evidence, monkeypatch):
+    predictor = Predictor(base_model_dir, evidence=evidence[2], settings=EXACT)
+    asked = prompts_of(predictor, monkeypatch)
+    [estimate] = predictor.predict(["kettle"])
+    assert estimate.neighbors is None and estimate.words_estimate_usd is None
+    assert asked == [build_prompt("kettle")]

@@ -16,11 +16,13 @@ from pricer.prices.record import (
     QUANTIZATION,
     Calibration,
     ServingRecord,
+    ToldEvidence,
     check_belongs,
     read_record,
     record_of,
     write_record,
 )
+from pricer.provenance import folder_digest
 
 UNQUANTIZED = QUANTIZATION.model_copy(update={"load_in_4bit": False})
 
@@ -67,9 +69,11 @@ def flip_a_bit(file: Path) -> None:
     file.write_bytes(content)
 
 
-def refusal(record: ServingRecord, base: Path, adapter: Path | None) -> str:
+def refusal(
+    record: ServingRecord, base: Path, adapter: Path | None, evidence: Path | None = None
+) -> str:
     with pytest.raises(PricerError) as error:
-        check_belongs(record, base, adapter)
+        check_belongs(record, base, adapter, evidence)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -114,6 +118,32 @@ def test_a_base_model_that_the_adapter_was_not_trained_on_is_refused(base, adapt
     assert f"{base} is not the one that {adapter} was trained on (SHA-256 " in said
 
 
+def test_evidence_of_another_run_or_none_is_refused(record, base, adapter, tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "words.safetensors").write_bytes(b"fitted")
+    told = ToldEvidence(neighbors=3, words=True, models_sha256=folder_digest(models))
+    record = record.model_copy(update={"evidence": told})
+    check_belongs(record, base, adapter, models)
+    assert "is asked with evidence in its prompts" in refusal(record, base, adapter)
+    assert "nowhere is no folder, must hold" in refusal(record, base, adapter, tmp_path / "nowhere")
+    flip_a_bit(models / "words.safetensors")
+    assert f"{models} is not the one that the serving record is of" in refusal(
+        record, base, adapter, models
+    )
+    # without a hash nothing is compared, and evidence that nobody is told is not looked at
+    free = told.model_copy(update={"models_sha256": None})
+    check_belongs(record.model_copy(update={"evidence": free}), base, adapter, models)
+    check_belongs(record.model_copy(update={"evidence": None}), base, adapter, models)
+
+
+def test_a_card_that_tells_evidence_asks_for_its_models(base, adapter):
+    write_card(adapter, evidence={"neighbors": 2, "words": False})
+    assert record_of(adapter).evidence == ToldEvidence(neighbors=2, words=False)
+    with pytest.raises(PricerError, match="give the folder of its models, evidence="):
+        Predictor(base, adapter)
+
+
 def test_the_card_says_how_an_adapter_is_asked(adapter):
     assert record_of(adapter).cutoff == 7 and record_of(None).cutoff == 96
     (adapter / "README.md").write_text("# Somebody else's adapter\n")
@@ -156,6 +186,8 @@ def test_where_a_base_model_lies_and_came_from_changes_nothing(base, base_model_
             "calibration.offsets.80 must be -6.9 to 6.9 for prices up to $999, got 6.95",
         ),
         (b"[" * 100_000, "nested too deep"),
+        (b'{"evidence": {"neighbors": 3}}', "evidence.words: Field required"),
+        (b'{"evidence": {"neighbors": 11, "words": true}}', "evidence.neighbors: Input should"),
         (b'{"base_model_sha256": "short"}', "base_model_sha256: String should match"),
     ],
 )
