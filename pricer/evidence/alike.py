@@ -25,7 +25,7 @@ def compare_splits(
         By split: n, and of products with neighbours `nearest_similarity`, of words and neighbours
         `words_mae` and `neighbors_mae` (USD), each with its standard error (`_se`).
     """
-    return {split: _measure(items[split]["price"], table) for split, table in evidence.items()}
+    return {split: _measure(those["price"], evidence[split]) for split, those in items.items()}
 
 
 def _measure(prices: "pd.Series[float]", evidence: pd.DataFrame) -> dict[str, Any]:

@@ -26,7 +26,8 @@ WORDS, NEIGHBORS = "ridge_log", "nearest_neighbors"  # what each piece of the ev
 
 
 # of the networks: what docs/decisions/0006 measures out of fold on training products
-WIDTH = 8192  # words that they see: the most frequent, each a column of its own
+WIDTH = 8192  # words that they see at most: the most frequent, each a column of its own
+RARE = 2  # training products that a word must occur in
 SCALE = 5.0  # of the words' weights
 HIDDEN = (32,)
 PENALTY = 0.03  # of squared weights
@@ -139,7 +140,10 @@ def mlp(split: Split) -> Floats:
     The mean in log dollars of NETWORKS that begin with other weights and see products in another
     order: what each has learnt by heart, the others have not.
     """
-    frequent = np.argsort(-split.train_x.getnnz(axis=0), kind="stable")[:WIDTH]
+    counts = split.train_x.getnnz(axis=0)
+    # a word that training hardly sees keeps the random weights it began with: noise
+    width = max(min((counts >= RARE).sum(), WIDTH), 1)
+    frequent = np.argsort(-counts, kind="stable")[:width]
     # words of about one, not of unit length together: the step size of Adam suits them
     train_x, test_x = (x[:, frequent] * SCALE for x in (split.train_x, split.test_x))
     log_prices = np.log1p(split.prices)
@@ -153,11 +157,13 @@ def mlp(split: Split) -> Floats:
 
 
 def _network(words: csr_matrix, target: NDArray[np.float32], seed: int) -> "MLPRegressor":
-    """Return a network fitted on words (n, WIDTH) and target (n,) in EPOCHS passes."""
+    """Return a network fitted on words (n, width) and target (n,) in EPOCHS passes."""
     from sklearn.neural_network import MLPRegressor
 
     batch = min(max(len(target) // 100, 32), 1024, len(target))
-    network = MLPRegressor(HIDDEN, alpha=PENALTY, batch_size=batch, random_state=seed)
+    network = MLPRegressor(
+        hidden_layer_sizes=HIDDEN, alpha=PENALTY, batch_size=batch, random_state=seed
+    )
     with warnings.catch_warnings():
         # scikit-learn takes Ctrl-C for the end of training: the estimates would be others
         warnings.filterwarnings("error", "Training interrupted")

@@ -427,9 +427,9 @@ def slice_scores(
 def risk_coverage(predictions: pd.DataFrame) -> pd.DataFrame:
     """Return the error on the surest products, for shares of all that are answered.
 
-    Source: El-Yaniv and Wiener (2010); Geifman and El-Yaniv (2017). How sure a prediction is, the
-    width of its calibrated 80% interval in log dollars says: in dollars, dear products would be
-    the first to be left out.
+    How sure a prediction is, the width of its calibrated 80% interval in log dollars says: by
+    dollars, dear products would be left out first.
+    Source: El-Yaniv and Wiener (2010); Geifman and El-Yaniv (2017).
 
     Args:
         predictions: price, estimate_usd, low_80 and high_80 (USD).
