@@ -41,7 +41,7 @@ class Report:
         evaluation: what was measured.
         leaderboard: every predictor, published ones included, the best first.
         published: what others have measured on the same dataset, if that is known.
-        evidence: from `evidence.alike.compare_splits`, where prompts tell evidence.
+        evidence: from `pricer.evidence.alike.compare_splits`, where prompts tell evidence.
         tokens: what `products.prompts.token_statistics` returns.
         params: every param by its dotted key.
         hashes: SHA-256 of data and code, by path.
@@ -140,7 +140,7 @@ SLICES: list[tuple[str, Callable[[Score], str]]] = [
     ("80% intervals hold", _percent("coverage_80")),
 ]
 
-# of a split, as `evidence.alike.compare_splits` gives it
+# of a split, as `pricer.evidence.alike.compare_splits` gives it
 PIECES: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
     ("n", lambda facts: f"{facts['n']:,}"),
     ("words alone, MAE", lambda facts: _known(facts, "words_mae", usd)),
