@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from pricer.errors import PricerError
+from pricer.evidence.table import read_evidence
 from pricer.files import read_facts, write_json, writing
 from pricer.judging.charts import CURVES, Drawing, draw_charts, plot_data
 from pricer.judging.evaluation import evaluate_run, scores_json
@@ -19,6 +20,7 @@ from pricer.provenance import code_hashes, file_sha256, folder_digest
 
 def main(
     items_dir: Path,
+    evidence_dir: Path,
     prompts_dir: Path,
     base_model_dir: Path,
     adapter_dir: Path,
@@ -27,10 +29,12 @@ def main(
 ) -> None:
     """Write scores, slices, charts, their data and the report to `metrics_dir`.
 
-    What earlier stages have left there, of items, prompts and training, is read.
+    What earlier stages have left there, of items, evidence, prompts and training, is read.
     """
     params = read_params()
-    facts, tokens = (read_facts(metrics_dir / f"{name}.json") for name in ("items", "prompts"))
+    facts, evidence, tokens = (
+        read_facts(metrics_dir / f"{name}.json") for name in ("items", "evidence", "prompts")
+    )
     plots = metrics_dir / "train" / "plots" / "metrics"
     curves = {name: _read_curve(plots / f"{name}.tsv") for name in CURVES}
     files = {name: predictions_dir / f"{name}.parquet" for name in ("tuned", "base", "baselines")}
@@ -38,6 +42,7 @@ def main(
         read_items(items_dir, "test"),
         {name: read_predictions(files[name], str(files[name])) for name in ("tuned", "base")},
         read_baselines(files["baselines"], str(files["baselines"])),
+        read_evidence(evidence_dir, "test"),
         Bootstrap(params.evaluate.bootstrap_resamples, params.evaluate.seed),
     )
     published = published_scores(facts.get("dataset"))
@@ -50,11 +55,13 @@ def main(
             write_json(partial / f"{name}.json", table.to_dict(orient="records"))
     with writing(metrics_dir / "charts", folder=True) as partial:
         draw_charts(partial, drawing)
-    folders = (items_dir, prompts_dir, base_model_dir, adapter_dir)
+    folders = (items_dir, evidence_dir, prompts_dir, base_model_dir, adapter_dir)
+    is_told = params.evidence.neighbors or params.evidence.words
     report = Report(
         evaluation,
         rows,
         published,
+        evidence=evidence if is_told else None,
         tokens=tokens,
         params=flat_params(dict(params)),
         hashes={str(folder): folder_digest(folder) for folder in folders}

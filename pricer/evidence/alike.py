@@ -3,9 +3,10 @@
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from pricer.evidence.table import neighbors_estimate
+from pricer.evidence.table import nearest_similarity, neighbors_estimate
 
 # standard errors between two means before they count as different
 DIFFERENT = 3.0
@@ -24,21 +25,20 @@ def compare_splits(
         By split: n, and of products with neighbours `nearest_similarity`, of words and neighbours
         `words_mae` and `neighbors_mae` (USD), each with its standard error (`_se`).
     """
-    return {split: _measure(items[split]["price"], table) for split, table in evidence.items()}
+    return {split: _measure(those["price"], evidence[split]) for split, those in items.items()}
 
 
 def _measure(prices: "pd.Series[float]", evidence: pd.DataFrame) -> dict[str, Any]:
-    measured: dict[str, pd.Series[float]] = {
-        "nearest_similarity": evidence["neighbor_similarities"].map(
-            lambda similarities: similarities[0] if len(similarities) else math.nan
-        ),
-        "words_mae": (evidence["words_estimate_usd"] - prices).abs(),
-        "neighbors_mae": (prices - neighbors_estimate(evidence)).abs(),
+    truth = prices.to_numpy(float)
+    measured = {
+        "nearest_similarity": nearest_similarity(evidence),
+        "words_mae": np.abs(evidence["words_estimate_usd"].to_numpy(float) - truth),
+        "neighbors_mae": np.abs(neighbors_estimate(evidence) - truth),
     }
     facts: dict[str, Any] = {"n": len(prices)}
     for name, values in measured.items():
-        if values.notna().any():
-            known = values.dropna().to_numpy()
+        known = values[~np.isnan(values)]
+        if len(known):
             facts[name] = float(known.mean())
             facts[f"{name}_se"] = float(known.std() / math.sqrt(len(known)))
     return facts

@@ -40,6 +40,14 @@ def read_evidence_parts(folder: Path, split: str) -> Iterator[pd.DataFrame]:
     return read_parquet_parts(folder / f"{split}.parquet", ["id", *COLUMNS], rows=PART)
 
 
+def nearest_similarity(evidence: pd.DataFrame) -> Floats:
+    """Return how similar the nearest neighbour of each product is; NaN where there are none."""
+    return np.array(
+        [told[0] if len(told) else np.nan for told in evidence["neighbor_similarities"]],
+        dtype=float,
+    )
+
+
 def neighbors_estimate(evidence: pd.DataFrame) -> Floats:
     """Return what the neighbours suggest a product costs, USD; NaN where there are none.
 

@@ -3,8 +3,10 @@
 The linear model of words on log prices and the nearest neighbours are those of the evidence.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,25 @@ from pricer.evidence.table import neighbors_estimate
 from pricer.evidence.words import fit_ridge
 from pricer.params import Baselines
 
+if TYPE_CHECKING:
+    from sklearn.neural_network import MLPRegressor
+
 Floats = NDArray[np.float64]
+
+WORDS, NEIGHBORS = "ridge_log", "nearest_neighbors"  # what each piece of the evidence says alone
+
+
+# of the networks, chosen on training products out of fold, 1,400 of the catalogue and 2,600 real
+# ones. The MAE of these is $30.4 and $71.9, of four networks $31.0, of one $32.1 and $74.8; with
+# words of one product $33.8 (four networks), of three $33.2; with 10 passes $32.7 and $72.2;
+# the linear model's is $33.0 and $72.4.
+WIDTH = 8192  # words that they see at most: the most frequent, each a column of its own
+RARE = 2  # training products that a word must occur in
+SCALE = 5.0  # of the words' weights
+HIDDEN = (32,)
+PENALTY = 0.03  # of squared weights
+EPOCHS = 20
+NETWORKS = 8
 
 
 @dataclass(frozen=True)
@@ -117,6 +137,47 @@ def boosted_trees(split: Split) -> Floats:
     return np.asarray(model.predict(svd.transform(split.test_x)), dtype=float)
 
 
+def mlp(split: Split) -> Floats:
+    """Return a multilayer perceptron on the most frequent words, on log(1 + price), in dollars.
+
+    The mean in log dollars of NETWORKS that begin with other weights and see products in another
+    order: what each has learnt by heart, the others have not.
+    """
+    counts = split.train_x.getnnz(axis=0)
+    # a word that training hardly sees keeps the random weights it began with: noise
+    width = max(min((counts >= RARE).sum(), WIDTH), 1)
+    frequent = np.argsort(-counts, kind="stable")[:width]
+    # words of about one, not of unit length together: the step size of Adam suits them
+    train_x, test_x = (x[:, frequent] * SCALE for x in (split.train_x, split.test_x))
+    log_prices = np.log1p(split.prices)
+    mean, deviation = log_prices.mean(), log_prices.std() or 1.0
+    target = ((log_prices - mean) / deviation).astype(np.float32)
+    guesses = [
+        _network(train_x, target, seed).predict(test_x)
+        for seed in range(split.settings.seed, split.settings.seed + NETWORKS)
+    ]
+    return np.asarray(np.expm1(np.mean(guesses, axis=0, dtype=float) * deviation + mean))
+
+
+def _network(words: csr_matrix, target: NDArray[np.float32], seed: int) -> "MLPRegressor":
+    """Return a network fitted on words (n, width) and target (n,) in EPOCHS passes."""
+    from sklearn.neural_network import MLPRegressor
+
+    batch = min(max(len(target) // 100, 32), 1024, len(target))
+    network = MLPRegressor(
+        hidden_layer_sizes=HIDDEN, alpha=PENALTY, batch_size=batch, random_state=seed
+    )
+    with warnings.catch_warnings():
+        # scikit-learn takes Ctrl-C for the end of training: the estimates would be others
+        warnings.filterwarnings("error", "Training interrupted")
+        try:
+            for _ in range(EPOCHS):
+                network.partial_fit(words, target)
+        except UserWarning:
+            raise KeyboardInterrupt from None
+    return network
+
+
 def nearest_neighbors(split: Split) -> Floats:
     """Return what the evidence's neighbours suggest; without any, the median training price."""
     found = neighbors_estimate(split.evidence)
@@ -133,16 +194,20 @@ BASELINES = {
         category_median,
     ),
     "ridge": Baseline("ridge on words", "linear model of words, in dollars", "NLP + LR", ridge),
-    "ridge_log": Baseline(
-        "ridge on words, log price", "the same in log dollars", "NLP + LR", ridge_log
-    ),
+    WORDS: Baseline("ridge on words, log price", "the same in log dollars", "NLP + LR", ridge_log),
     "boosted_trees": Baseline(
         "boosted trees",
         "trees boosted for absolute error on the words' main directions",
         "XGBoost",
         boosted_trees,
     ),
-    "nearest_neighbors": Baseline(
+    "mlp": Baseline(
+        "multilayer perceptron on words",
+        "mean of eight small neural networks on the most frequent words, in log dollars",
+        "neural network",
+        mlp,
+    ),
+    NEIGHBORS: Baseline(
         "nearest neighbours",
         "prices of the most similar training products, weighted by similarity",
         None,

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 
 from pricer.judging.evaluation import Evaluation
 from pricer.judging.figures import BLUE, GREY, new_figure, save_figure
 from pricer.judging.leaderboard import Row
-from pricer.judging.metrics import calibration_curve, running_mean
+from pricer.judging.metrics import calibration_curve, risk_coverage, running_mean
 from pricer.judging.paired import Interval
 from pricer.tables import interval_text, usd
 
@@ -263,6 +264,38 @@ def interval_widths_data(drawing: Drawing) -> pd.DataFrame:
     return pd.DataFrame(widths)
 
 
+def draw_risk_coverage(drawing: Drawing) -> Figure:
+    """Draw the errors against the share of products answered, the least sure left out first."""
+    told = risk_coverage(drawing.products)
+    title = f"Tuned model: the surest answers (n = {len(drawing.products):,})"
+    figure, left = new_figure(title, "share of products answered", "mean absolute error (USD)")
+    right = left.twinx()
+    right.set_ylabel("median absolute percentage error")
+    right.spines["top"].set_visible(False)
+    shares = told["share_answered"]
+    drawn = [
+        *left.plot(shares, told["mae_usd"], color=BLUE, label="mean absolute error (left)"),
+        *right.plot(
+            shares,
+            told["median_ape"],
+            color=VERDICTS["red"][0],
+            linestyle="--",
+            label="median percentage error (right)",
+        ),
+    ]
+    for axes in (left, right):
+        axes.set_ylim(bottom=0)
+    for axis in (left.xaxis, right.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    left.legend(handles=drawn, frameon=False, loc="lower right")
+    return figure
+
+
+def risk_coverage_data(drawing: Drawing) -> pd.DataFrame:
+    """Return what `draw_risk_coverage` shows."""
+    return risk_coverage(drawing.products)
+
+
 def draw_losses(drawing: Drawing) -> Figure:
     """Draw training and validation loss by step."""
     train, validation = (drawing.curves[name] for name in CURVES)
@@ -299,7 +332,7 @@ CHARTS = {
         f"error_by_{kind}": Chart(
             f"Error by {kind}", partial(draw_slices, kind=kind), partial(slices_data, kind=kind)
         )
-        for kind in ("price", "category")
+        for kind in ("price", "category", "similarity")
     },
     "calibration": Chart(
         "Predicted quantiles against the share of prices below them",
@@ -308,6 +341,11 @@ CHARTS = {
     ),
     "interval_widths": Chart(
         "Calibrated 80% intervals", draw_interval_widths, interval_widths_data
+    ),
+    "risk_coverage": Chart(
+        "Error against the share of products answered, the least sure left out first",
+        draw_risk_coverage,
+        risk_coverage_data,
     ),
     "losses": Chart("Losses while training", draw_losses),
 }

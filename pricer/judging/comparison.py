@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pricer.errors import ItemsError
 from pricer.judging.metrics import category_groups, price_bands
-from pricer.judging.paired import Bootstrap, Gap, flat, paired_gaps
+from pricer.judging.paired import Bootstrap, Gap, flat, gaps_by_group, paired_gaps
 from pricer.tables import cell, signed, table, usd
 
 Floats = NDArray[np.float64]
@@ -95,7 +95,7 @@ def compare(
         p_values={name: sign_flip_p(own, bootstrap) for name, own in differences.items()},
         win_rate=float(((difference < 0) + 0.5 * (difference == 0)).mean()),
         slices={
-            kind: _slices(both["id"].to_numpy(), difference, group, bootstrap)
+            kind: gaps_by_group(both["id"], difference, group, bootstrap)
             for kind, group in groups.items()
         },
         moved=_moved(both, difference),
@@ -151,17 +151,6 @@ def sign_flip_p(difference: Floats, bootstrap: Bootstrap) -> float:
         signs = rng.integers(2, size=(min(step, flips - start), len(moved)), dtype=np.int8)
         extreme += int((np.abs((2.0 * signs - 1) @ moved) >= observed).sum())
     return (1 + extreme) / (1 + flips)
-
-
-def _slices(
-    ids: NDArray[Any], difference: Floats, groups: pd.Categorical, bootstrap: Bootstrap
-) -> dict[str, Gap]:
-    rows = {group: groups == group for group in groups.categories}
-    return {
-        group: paired_gaps(ids[own], {"mae": difference[own]}, bootstrap)["mae"]
-        for group, own in rows.items()
-        if own.any()
-    }
 
 
 def _moved(both: pd.DataFrame, difference: Floats) -> list[dict[str, Any]]:

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 
 from pricer.errors import ItemsError
+from pricer.evidence.table import nearest_similarity
+from pricer.judging.baselines import WORDS
 from pricer.judging.metrics import (
     KindScores,
     category_groups,
@@ -15,10 +17,11 @@ from pricer.judging.metrics import (
     mae,
     price_bands,
     reference_colors,
+    similarity_bands,
     slice_scores,
     table_scores,
 )
-from pricer.judging.paired import Bootstrap, Gap, Score, flat, paired_gaps
+from pricer.judging.paired import Bootstrap, Gap, Score, flat, gaps_by_group, paired_gaps
 from pricer.prices.predictions import COLUMNS, INTERVALS
 
 
@@ -30,7 +33,8 @@ class Evaluation:
         scores: by predictor ("tuned", "base", and the baselines).
         kinds: of the two models, how each kind of estimate would have scored.
         tuned_less: by every predictor but "tuned", the tuned model's MAE less its own, USD.
-        slices: by kind ("price", "category"), predictor and group.
+        slices: by kind ("price", "category", "similarity"), predictor and group.
+        tuned_less_words: by similarity, the tuned model's MAE less that of the evidence's words.
         floor_mae: of the noise-free prices, USD; None where nobody knows these.
         products: the tuned model's predictions in the order of the items, with title, summary,
             category, error_usd (estimate less truth) and verdict.
@@ -40,6 +44,7 @@ class Evaluation:
     kinds: dict[str, KindScores]
     tuned_less: dict[str, Gap]
     slices: dict[str, dict[str, dict[str, Score]]]
+    tuned_less_words: dict[str, Gap]
     floor_mae: float | None
     products: pd.DataFrame
 
@@ -48,6 +53,7 @@ def evaluate_run(
     items: pd.DataFrame,
     models: dict[str, pd.DataFrame],
     baselines: pd.DataFrame,
+    evidence: pd.DataFrame,
     bootstrap: Bootstrap,
 ) -> Evaluation:
     """Judge every predictor on the same products.
@@ -56,13 +62,18 @@ def evaluate_run(
         items: the test split.
         models: predictions tables of "tuned" and "base", as `read_predictions` gives them.
         baselines: id, price, and a column of estimates (USD) for each baseline.
+        evidence: of the test split, see `pricer.evidence.table.COLUMNS`.
         bootstrap: how products are drawn.
 
     Raises:
         ItemsError: a table judges other products.
     """
-    models = {name: _in_order(_whole(table, name), items, name) for name, table in models.items()}
-    baselines = _in_order(baselines, items, "baselines").drop(columns=["id", "price"])
+    models = {
+        name: _in_order(_whole(table, name), items, f"{name} predictions")
+        for name, table in models.items()
+    }
+    baselines = _in_order(baselines, items, "baselines predictions").drop(columns=["id", "price"])
+    similarity = nearest_similarity(_in_order(evidence, items, "rows of evidence"))
     ids, truth = items["id"].to_numpy(), items["price"].to_numpy(float)
     guesses = {name: table["estimate_usd"].to_numpy(float) for name, table in models.items()}
     guesses |= {str(name): column.to_numpy(float) for name, column in baselines.items()}
@@ -77,12 +88,18 @@ def evaluate_run(
     losses = {name: np.abs(guess - truth) for name, guess in guesses.items()}
     tuned_loss = losses.pop("tuned")
     differences = {name: tuned_loss - loss for name, loss in losses.items()}
+    groups = {
+        "price": price_bands(truth),
+        "category": category_groups(items["category"]),
+        "similarity": similarity_bands(similarity),
+    }
     noise_free = items.get("noise_free_price")
     return Evaluation(
         scores,
         {name: kind_scores(table, bootstrap) for name, table in models.items()},
         paired_gaps(ids, differences, bootstrap),
-        _slices(items, models, guesses, bootstrap),
+        _slices(models, guesses, groups, bootstrap),
+        gaps_by_group(ids, differences[WORDS], groups["similarity"], bootstrap),
         None if noise_free is None else mae(truth, noise_free.to_numpy(float)),
         _products(items, models["tuned"]),
     )
@@ -101,27 +118,27 @@ def _whole(table: pd.DataFrame, name: str) -> pd.DataFrame:
 def _in_order(table: pd.DataFrame, items: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return the rows of `table` in the order of `items`."""
     if sorted(table["id"]) != sorted(items["id"]):
-        raise ItemsError(f"the {name} predictions are not of these items: run `dvc repro`")
+        raise ItemsError(f"the {name} are not of these items: run `dvc repro`")
     table = table.set_index("id").loc[items["id"]].reset_index()
-    if not np.array_equal(table["price"], items["price"]):
-        raise ItemsError(f"the {name} predictions are of other prices: run `dvc repro`")
+    if "price" in table and not np.array_equal(table["price"], items["price"]):
+        raise ItemsError(f"the {name} are of other prices: run `dvc repro`")
     return table
 
 
 def _slices(
-    items: pd.DataFrame,
     models: dict[str, pd.DataFrame],
     guesses: dict[str, Any],
+    groups: dict[str, pd.Categorical],
     bootstrap: Bootstrap,
 ) -> dict[str, dict[str, dict[str, Score]]]:
     covered = {
         name: table["price"].between(table["low_80"], table["high_80"]).to_numpy()
         for name, table in models.items()
     }
-    groups = {"price": price_bands(items["price"]), "category": category_groups(items["category"])}
+    judged = models["tuned"]
     return {
         kind: slice_scores(
-            items["id"], items["price"], guesses, group, covered=covered, bootstrap=bootstrap
+            judged["id"], judged["price"], guesses, group, covered=covered, bootstrap=bootstrap
         )
         for kind, group in groups.items()
     }

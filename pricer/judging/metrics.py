@@ -25,6 +25,9 @@ Floats = NDArray[np.float64]
 
 BAND_EDGES = [0, 25, 100, 250, np.inf]  # USD, of the true price; a band holds its lower edge
 BANDS = ["under $25", "$25 to $100", "$100 to $250", "$250 and over"]
+# of the cosine with the nearest training product; a band holds its lower edge
+SIMILARITY_EDGES = [0, 0.2, 0.3, 0.5, 0.7, np.inf]
+SIMILARITIES = ["below 0.2", "0.2 to 0.3", "0.3 to 0.5", "0.5 to 0.7", "0.7 and up"]
 LARGEST_CATEGORIES = 12  # told one by one, the rest together
 OTHER = "all others"
 LONGEST_NAME = 28  # characters of a category in charts and tables
@@ -343,6 +346,15 @@ def price_bands(price: ArrayLike) -> pd.Categorical:
     return pd.Categorical(pd.cut(np.asarray(price), BAND_EDGES, right=False, labels=BANDS))
 
 
+def similarity_bands(similarity: ArrayLike) -> pd.Categorical:
+    """Return the band of each product's similarity to the nearest training product, 0 to 1.
+
+    NaN, where no word is shared with any, is in the lowest.
+    """
+    values = np.nan_to_num(np.asarray(similarity, dtype=float))
+    return pd.Categorical(pd.cut(values, SIMILARITY_EDGES, right=False, labels=SIMILARITIES))
+
+
 def category_groups(categories: ArrayLike) -> pd.Categorical:
     """Return each product's category where it is one of the largest, else `OTHER`.
 
@@ -410,6 +422,33 @@ def slice_scores(
                 values["coverage_80"] = float(covered[name][rows].mean())
             result[name][group] = Score(len(error), values, {"mae": intervals[name]})
     return result
+
+
+def risk_coverage(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the error on the surest products, for shares of all that are answered.
+
+    How sure a prediction is, the width of its calibrated 80% interval in log dollars says: by
+    dollars, dear products would be left out first.
+    Source: El-Yaniv and Wiener (2010); Geifman and El-Yaniv (2017).
+
+    Args:
+        predictions: price, estimate_usd, low_80 and high_80 (USD).
+
+    Returns:
+        share_answered from about 0.05 to 1, mae_usd, median_ape (a share).
+    """
+    width = np.log1p(predictions["high_80"]) - np.log1p(predictions["low_80"])
+    surest = predictions.loc[width.sort_values(kind="stable").index]
+    truth, guess = (surest[name].to_numpy(float) for name in ("price", "estimate_usd"))
+    counts = np.unique(np.ceil(np.linspace(0.05, 1, 96) * len(truth)).astype(int))
+    told = [scores(truth[:count], guess[:count]) for count in counts]
+    return pd.DataFrame(
+        {
+            "share_answered": counts / len(truth),
+            "mae_usd": [those["mae"] for those in told],
+            "median_ape": [those["median_ape"] for those in told],
+        }
+    )
 
 
 def calibration_curve(pit: ArrayLike) -> tuple[Floats, Floats]:

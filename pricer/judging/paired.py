@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
@@ -124,6 +125,25 @@ def paired_gaps(
     return {
         name: Gap(len(difference), float(difference.mean()), intervals[name])
         for name, difference in differences.items()
+    }
+
+
+def gaps_by_group(
+    ids: ArrayLike, difference: Floats, groups: pd.Categorical, bootstrap: Bootstrap
+) -> dict[str, Gap]:
+    """Return the mean of a difference of losses in each group that has products.
+
+    Args:
+        ids: (n,) of the products.
+        difference: (n,) a loss less another one of the same product.
+        groups: (n,) each product's group.
+        bootstrap: how the products of each group are drawn.
+    """
+    members = {group: groups == group for group in groups.categories}
+    return {
+        group: paired_gaps(np.asarray(ids)[rows], {"": difference[rows]}, bootstrap)[""]
+        for group, rows in members.items()
+        if rows.any()
     }
 
 

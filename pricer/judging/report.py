@@ -11,6 +11,8 @@ import pandas as pd
 
 from pricer.errors import printable
 from pricer.escaping import shortened
+from pricer.evidence.alike import warnings
+from pricer.judging.baselines import NEIGHBORS, WORDS
 from pricer.judging.charts import CHARTS
 from pricer.judging.evaluation import Evaluation
 from pricer.judging.leaderboard import LABELS, Published, Row
@@ -18,6 +20,16 @@ from pricer.judging.paired import Gap, Interval, Score
 from pricer.tables import cell, interval_text, signed, signed_interval, table, usd
 
 SHOWN = 20  # best and worst products
+# what the tables of evidence show, for the page and for Markdown
+ALONE = (
+    "Prompts tell what similar training products cost, or what words suggest. Each piece alone, "
+    "training products out of fold, would be off by this much; what the tuned model adds is in "
+    f"the table of all predictors, as tuned less {LABELS[WORDS]} and less {LABELS[NEIGHBORS]}."
+)
+LOOKUP = (
+    "Look-up or understanding? By the similarity of the nearest training product (1: the same "
+    "words): a model that only looks up gains nothing on words where no product is near."
+)
 LONGEST = 600  # characters of a product's text that are shown
 
 
@@ -29,6 +41,7 @@ class Report:
         evaluation: what was measured.
         leaderboard: every predictor, published ones included, the best first.
         published: what others have measured on the same dataset, if that is known.
+        evidence: from `pricer.evidence.alike.compare_splits`, where prompts tell evidence.
         tokens: what `products.prompts.token_statistics` returns.
         params: every param by its dotted key.
         hashes: SHA-256 of data and code, by path.
@@ -37,9 +50,29 @@ class Report:
     evaluation: Evaluation
     leaderboard: list[Row]
     published: Published | None
+    evidence: dict[str, dict[str, Any]] | None
     tokens: dict[str, Any]
     params: dict[str, Any]
     hashes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Scores on products that are similarly near to a training product."""
+
+    tuned: Score
+    words: Score
+    neighbors: Score
+    tuned_less_words: Gap
+
+
+def likeness(evaluation: Evaluation) -> dict[str, Likeness]:
+    """Return by band of similarity what the model and each piece of evidence score there."""
+    scores = evaluation.slices["similarity"]
+    return {
+        band: Likeness(scores["tuned"][band], scores[WORDS][band], scores[NEIGHBORS][band], gap)
+        for band, gap in evaluation.tuned_less_words.items()
+    }
 
 
 def sentence(evaluation: Evaluation) -> str:
@@ -68,6 +101,11 @@ def _ends(interval: Interval) -> str:
 
 def _gap(gap: Gap) -> str:
     return signed_interval(gap.value, gap.interval.low, gap.interval.high)
+
+
+def _known(facts: dict[str, Any], name: str, told: Callable[[float], str]) -> str:
+    """Return a fact's cell; where no product has a neighbour it is not measured, and empty."""
+    return told(facts[name]) if name in facts else ""
 
 
 def _scored(own: Callable[[Score], str]) -> Callable[[Row], str]:
@@ -100,6 +138,24 @@ SLICES: list[tuple[str, Callable[[Score], str]]] = [
     ("95% interval", lambda score: _ends(score.intervals["mae"])),
     ("bias", lambda score: signed(score.values["bias"])),
     ("80% intervals hold", _percent("coverage_80")),
+]
+
+# of a split, as `pricer.evidence.alike.compare_splits` gives it
+PIECES: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+    ("n", lambda facts: f"{facts['n']:,}"),
+    ("words alone, MAE", lambda facts: _known(facts, "words_mae", usd)),
+    ("neighbours alone, MAE", lambda facts: _known(facts, "neighbors_mae", usd)),
+    ("nearest, similarity", lambda facts: _known(facts, "nearest_similarity", "{:.2f}".format)),
+]
+
+# of a band of similarity
+LIKENESS: list[tuple[str, Callable[["Likeness"], str]]] = [
+    ("n", lambda band: str(band.tuned.n)),
+    ("tuned model, MAE", lambda band: usd(band.tuned.values["mae"])),
+    ("95% interval", lambda band: _ends(band.tuned.intervals["mae"])),
+    ("words alone", lambda band: usd(band.words.values["mae"])),
+    ("neighbours alone", lambda band: usd(band.neighbors.values["mae"])),
+    ("tuned less words", lambda band: _gap(band.tuned_less_words)),
 ]
 
 PRODUCTS: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
@@ -152,6 +208,13 @@ def html_report(report: Report, charts_dir: Path) -> str:
         leaderboard=_ranked(report),
         slice_columns=SLICES,
         slices={kind: predictors["tuned"] for kind, predictors in evaluation.slices.items()},
+        alone=ALONE,
+        lookup=LOOKUP,
+        piece_columns=PIECES,
+        pieces=report.evidence,
+        warnings=warnings(report.evidence) if report.evidence else [],
+        likeness_columns=LIKENESS,
+        likeness=likeness(evaluation) if report.evidence else {},
         charts=[(c.title, _data_url(charts_dir / f"{name}.png")) for name, c in CHARTS.items()],
         product_columns=PRODUCTS,
         products={"Worst products": worst, "Best products": best},
@@ -177,6 +240,7 @@ def markdown_report(report: Report) -> str:
             f"## Error by {kind}\n\n{_slice_table(kind, predictors['tuned'])}"
             for kind, predictors in evaluation.slices.items()
         ),
+        *([_evidence_section(report.evidence, evaluation)] if report.evidence else []),
         "## Charts\n\n"
         + "\n".join(f"![{chart.title}](charts/{name}.png)" for name, chart in CHARTS.items()),
         f"## Worst products\n\n{_product_table(worst)}",
@@ -200,6 +264,21 @@ def score_table(report: Report) -> str:
     columns = [(header, own) for header, own in LEADERBOARD if header in BRIEF]
     rows = [[own(row) for _, own in columns] for row in _ranked(report)]
     return table([header for header, _ in columns], rows)
+
+
+def _evidence_section(facts: dict[str, dict[str, Any]], evaluation: Evaluation) -> str:
+    pieces = [[split, *(own(those) for _, own in PIECES)] for split, those in facts.items()]
+    bands = [
+        [band, *(own(those) for _, own in LIKENESS)] for band, those in likeness(evaluation).items()
+    ]
+    parts = [
+        f"## Evidence\n\n{ALONE}",
+        table(["split", *(header for header, _ in PIECES)], pieces),
+        *(f"Warning: {warning}." for warning in warnings(facts)),
+        LOOKUP,
+        table(["similarity", *(header for header, _ in LIKENESS)], bands),
+    ]
+    return "\n\n".join(parts)
 
 
 def _slice_table(kind: str, groups: dict[str, Score]) -> str:

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pricer.evidence.table import no_evidence
 from pricer.judging.charts import CURVES, Drawing, draw_charts
 from pricer.judging.evaluation import Evaluation, evaluate_run
 from pricer.judging.leaderboard import leaderboard, published_scores
@@ -17,6 +18,10 @@ HOSTILE = (
     '| `rm` <script>alert(1)</script><img src="http://evil.example/x.png" onerror="alert(2)">'
     "{{ 7 * 7 }} {% raw %} ](javascript:alert(3)) \u202e &amp; 😀\n# heading"
 )
+EVIDENCE = {
+    "train": {"n": 1400, "words_mae": 32.5, "words_mae_se": 0.5},
+    "test": {"n": 90, "words_mae": 36.25, "words_mae_se": 0.5, "nearest_similarity": 0.625},
+}
 TOKENS = {"n": 90, "summary_tokens_mean": 48.2}
 
 
@@ -38,9 +43,22 @@ def make_predictions(items: pd.DataFrame, spread: float, seed: int) -> pd.DataFr
     return predictions_table(items, said, offsets, kind="median")
 
 
+def make_evidence(items: pd.DataFrame) -> pd.DataFrame:
+    """Evidence as like as 0.1, 0.6 or not at all, in turn."""
+    told = no_evidence(len(items))
+    told["neighbor_similarities"] = [[[0.1], [0.6], []][row % 3] for row in range(len(items))]
+    return items[["id"]].join(told)
+
+
 def make_evaluation(items: pd.DataFrame) -> Evaluation:
     items = items.reset_index(drop=True)
-    estimates = {"mean_price": 100.0, "median_price": 70.0, "ridge": items["price"] * 1.6}
+    estimates = {
+        "mean_price": 100.0,
+        "median_price": 70.0,
+        "ridge": items["price"] * 1.6,
+        "ridge_log": items["price"] * 1.7,
+        "nearest_neighbors": items["price"] * 1.8,
+    }
     return evaluate_run(
         items,
         {
@@ -48,6 +66,7 @@ def make_evaluation(items: pd.DataFrame) -> Evaluation:
             "base": no_number_is_zero(make_predictions(items, 1.2, 1)),
         },
         items[["id", "price"]].assign(**estimates),
+        make_evidence(items),
         Bootstrap(resamples=200, seed=0),
     )
 
@@ -66,6 +85,7 @@ def make_report(evaluation: Evaluation, dataset: str | None) -> Report:
         evaluation,
         leaderboard(evaluation, published),
         published,
+        evidence=EVIDENCE,
         tokens=TOKENS,
         params={"lora.r": 16},
         hashes={"data/items": "abc"},

@@ -2,9 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
+from sklearn.neural_network import MLPRegressor
 
 from pricer.evidence.folds import make_evidence
-from pricer.judging.baselines import BASELINES, Split, category_median, predict_baselines
+from pricer.judging.baselines import BASELINES, Split, category_median, mlp, predict_baselines
 from pricer.judging.leaderboard import published_scores
 from pricer.judging.metrics import mae
 from pricer.params import Baselines, Evidence
@@ -43,7 +44,7 @@ def test_what_reads_the_text_beats_what_does_not(estimates):
     """The catalogue's prices follow from what its texts say."""
     errors = {name: mae(estimates["price"], estimates[name]) for name in BASELINES}
     assert errors["category_median"] < errors["median_price"]
-    for name in ("ridge", "ridge_log", "boosted_trees", "nearest_neighbors"):
+    for name in ("ridge", "ridge_log", "boosted_trees", "mlp", "nearest_neighbors"):
         assert errors[name] < errors["median_price"], name
 
 
@@ -55,6 +56,15 @@ def test_constants_are_the_best_ones_for_their_score(split, estimates):
 
 def test_the_same_items_give_the_same_estimates(split, estimates):
     pd.testing.assert_frame_equal(predict_baselines(split), estimates)
+
+
+def test_ctrl_c_ends_the_networks_and_makes_no_other_estimates(split, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MLPRegressor, "_backprop", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mlp(split)
 
 
 def test_an_unknown_category_gets_the_overall_median():

@@ -39,7 +39,7 @@ def test_no_category_is_more_than_text_in_the_page_of_dvc_plots(drawing, tmp_pat
     """DVC writes the data into a script: a category that ends it would begin one of its own."""
     [score, *_] = drawing.evaluation.slices["category"]["tuned"].values()
     [name] = set(category_groups([HOSTILE]))
-    slices = {kind: {"tuned": {name: score}} for kind in ("price", "category")}
+    slices = {kind: {"tuned": {name: score}} for kind in drawing.evaluation.slices}
     hostile = replace(drawing, evaluation=replace(drawing.evaluation, slices=slices))
     data = plot_data(hostile)["error_by_category"].to_dict(orient="records")
     assert data == [{"category": "| `rm` ‹script>alert(1)‹/sc…", "mae_usd": ANY}]

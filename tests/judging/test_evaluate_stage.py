@@ -12,9 +12,12 @@ from pricer.files import write_json, write_parquet
 from pricer.judging.charts import CHARTS, CURVES
 from stages.evaluate import main
 from tests.conftest import ROOT
-from tests.judging.conftest import make_predictions
+from tests.judging.conftest import EVIDENCE, make_evidence, make_predictions
 
-FOLDERS = ("data/items", "data/prompts", "data/base_model", "data/adapter", "data/predictions")
+FOLDERS = tuple(
+    f"data/{name}"
+    for name in ("items", "evidence", "prompts", "base_model", "adapter", "predictions")
+)
 
 
 @pytest.fixture
@@ -32,10 +35,12 @@ def project(items, tmp_path, monkeypatch):
     for seed, name in enumerate(("tuned", "base")):
         table = make_predictions(test, 0.4, seed)
         write_parquet(Path(f"data/predictions/{name}.parquet"), table)
-    baselines = test[["id", "price"]].assign(ridge=test["price"] * 1.5, mean_price=100.0)
+    write_parquet(Path("data/evidence/test.parquet"), make_evidence(test))
+    guesses = {"mean_price": 100.0, "ridge_log": test["price"] * 1.5, "nearest_neighbors": 90.0}
+    baselines = test[["id", "price"]].assign(**guesses)
     write_parquet(Path("data/predictions/baselines.parquet"), baselines)
-    for name in ("items", "prompts"):
-        write_json(Path(f"metrics/{name}.json"), {"n": 40})
+    for name, facts in {"items": {"n": 40}, "prompts": {"n": 40}, "evidence": EVIDENCE}.items():
+        write_json(Path(f"metrics/{name}.json"), facts)
     curves = Path("metrics/train/plots/metrics")
     curves.mkdir(parents=True)
     for name in CURVES:
@@ -50,7 +55,7 @@ def evaluate() -> dict[str, bytes]:
 
 
 def written() -> dict[str, bytes]:
-    inputs = {Path("metrics/items.json"), Path("metrics/prompts.json")}
+    inputs = {Path(f"metrics/{name}.json") for name in ("items", "evidence", "prompts")}
     return {
         str(path): path.read_bytes()
         for path in sorted(Path("metrics").rglob("*"))
@@ -89,6 +94,7 @@ def test_a_failure_at_any_write_leaves_whole_files_and_the_next_run_the_same(pro
     ("name", "content", "says"),
     [
         ("items.json", b'{"n": 4', r"is damaged \(.*brings it back"),
+        ("evidence.json", b"{", "is damaged"),
         ("prompts.json", b"[1]", "is damaged"),
         ("prompts.json", b"\xff", "is damaged"),
         ("train/plots/metrics/train_loss.tsv", b"", "is damaged"),
@@ -121,3 +127,22 @@ def test_predictions_that_do_not_belong_are_told(project, change, says):
     with pytest.raises(PricerError, match=says):
         evaluate()
     assert written() == {}
+
+
+def test_evidence_of_other_products_is_told(project):
+    file = Path("data/evidence/test.parquet")
+    write_parquet(file, pd.read_parquet(file).assign(id=range(1, 41)))
+    with pytest.raises(PricerError, match="the rows of evidence are not of these items"):
+        evaluate()
+    assert written() == {}
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_report_has_a_section_on_evidence_where_prompts_tell_it(project, told):
+    if not told:
+        params = Path("params.yaml").read_text().replace("words: true", "words: false")
+        Path("params.yaml").write_text(params.replace("neighbors: 3", "neighbors: 0"))
+    evaluate()
+    for name, title in {"report.md": "## Evidence", "report.html": "<h2>Evidence</h2>"}.items():
+        text = (Path("metrics") / name).read_text(encoding="utf-8")
+        assert (title in text) == told and "similarity" in text

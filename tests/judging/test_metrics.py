@@ -24,13 +24,16 @@ from pricer.judging.metrics import (
     price_bands,
     r2,
     reference_colors,
+    risk_coverage,
     running_mean,
     scores,
+    similarity_bands,
     slice_scores,
     table_scores,
 )
 from pricer.judging.paired import Bootstrap, Interval, flat
 from tests.conftest import ROOT
+from tests.judging.conftest import make_predictions
 
 dollars = st.floats(0.5, 999.5)
 pairs = st.integers(2, 60).flatmap(
@@ -228,3 +231,35 @@ def test_the_page_names_every_metric():
     for name, metric in (METRICS | TABLE_METRICS | INTERVAL_METRICS).items():
         row = f"| `{name.format(80)}` | {metric.unit} | {metric.description} | {metric.best} |"
         assert row in page
+
+
+def test_similarities_fall_in_their_band_and_no_neighbour_in_the_lowest():
+    bands = similarity_bands([float("nan"), 0.0, 0.2, 0.29, 0.3, 0.699, 0.7, 1.0])
+    assert list(bands) == ["below 0.2"] * 2 + ["0.2 to 0.3"] * 2 + [
+        "0.3 to 0.5",
+        "0.5 to 0.7",
+        "0.7 and up",
+        "0.7 and up",
+    ]
+
+
+def test_the_surest_are_answered_first_by_their_intervals_in_log_dollars():
+    """The dear product's interval is the widest in dollars and the narrowest in log dollars."""
+    table = pd.DataFrame(
+        {
+            "price": [10.0, 900.0, 20.0, 0.0],
+            "estimate_usd": [12.0, 890.0, 40.0, 5.0],
+            "low_80": [8.0, 800.0, 10.0, 0.0],
+            "high_80": [16.0, 999.0, 60.0, 30.0],
+        }
+    )
+    told = risk_coverage(table)
+    assert told["share_answered"].tolist() == [0.25, 0.5, 0.75, 1]
+    assert told["mae_usd"].tolist() == [10, 6, pytest.approx(32 / 3), 9.25]
+    assert told["median_ape"].tolist() == pytest.approx([10 / 900, (10 / 900 + 0.2) / 2, 0.2, 0.6])
+
+
+def test_many_products_are_answered_in_about_a_hundred_shares(items):
+    shares = risk_coverage(make_predictions(items, 0.4, 0))["share_answered"]
+    assert 90 < len(shares) <= 96 and shares.is_monotonic_increasing
+    assert shares.iloc[0] == pytest.approx(0.05, abs=0.01) and shares.iloc[-1] == 1

@@ -24,7 +24,7 @@ from pricer.judging.paired import (
 )
 from pricer.judging.report import Report, score_table
 from pricer.prices.predictions import read_predictions
-from tests.judging.conftest import make_predictions
+from tests.judging.conftest import make_evidence, make_predictions
 
 BOOTSTRAP = Bootstrap(resamples=300, seed=42)
 
@@ -99,7 +99,9 @@ def project(items, tmp_path_factory):
     tables = {
         "tuned": make_predictions(test, 0.4, 0),
         "base": make_predictions(test, 1.2, 1),
-        "baselines": test[["id", "price"]].assign(mean_price=100.0, ridge=test["price"] * 1.3),
+        "baselines": test[["id", "price"]].assign(
+            mean_price=100.0, ridge=test["price"] * 1.3, ridge_log=90.0
+        ),
     }
     for seed, (name, table) in enumerate(tables.items()):
         table.sample(frac=1, random_state=seed).to_parquet(folder / f"{name}.parquet")
@@ -118,9 +120,9 @@ def test_the_report_compare_and_sweep_say_the_same(project, monkeypatch):
         name: read_predictions(folder / f"{name}.parquet", name) for name in ("tuned", "base")
     }
     baselines = pd.read_parquet(folder / "baselines.parquet")
-    evaluation = evaluate_run(test, tables, baselines, BOOTSTRAP)
+    evaluation = evaluate_run(test, tables, baselines, make_evidence(test), BOOTSTRAP)
     rows = leaderboard(evaluation, None)
-    table = score_table(Report(evaluation, rows, None, {}, {}, {}))
+    table = score_table(Report(evaluation, rows, None, None, {}, {}, {}))
 
     tuned, ridge = (
         read_run(name, predictions_dir=folder, items_file=folder / "items.parquet")[0]
@@ -149,7 +151,7 @@ def test_the_report_compare_and_sweep_say_the_same(project, monkeypatch):
     assert single == pytest.approx({key: scores_json(evaluation)[key] for key in single}, rel=1e-12)
 
     # as text: the last three numbers of each line
-    [line] = [line for line in table.splitlines() if line.startswith("| ridge")]
+    [line] = [line for line in table.splitlines() if line.startswith("| ridge on words  ")]
     printed = numbers(line)[-3:]
     assert len(set(printed)) == 3
     text = comparison_text(comparison, "ridge", "tuned", markdown=False)

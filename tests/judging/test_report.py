@@ -21,6 +21,7 @@ from pricer.judging.paired import Gap, Interval, Score
 from pricer.judging.report import (
     best_and_worst,
     html_report,
+    likeness,
     markdown_report,
     score_table,
     sentence,
@@ -123,7 +124,8 @@ def test_no_text_of_a_product_is_more_than_text(evaluation, no_charts, texts):
         slices = evaluation.slices["category"]["tuned"]
         [name] = set(category_groups([category]))
         groups = {name: next(iter(slices.values()))}
-        changed = replace(evaluation, products=products, slices={"category": {"tuned": groups}})
+        changed_slices = evaluation.slices | {"category": {"tuned": groups}}
+        changed = replace(evaluation, products=products, slices=changed_slices)
         report = make_report(changed, None)
         return html_report(report, no_charts), markdown_report(report)
 
@@ -167,6 +169,7 @@ def test_the_three_endings_of_the_sentence(gap, ending):
         kinds={},
         tuned_less={"ridge": Gap(1300, value, Interval(low, high))},
         slices={},
+        tuned_less_words={},
         floor_mae=None,
         products=pd.DataFrame(),
     )
@@ -178,9 +181,9 @@ def test_the_three_endings_of_the_sentence(gap, ending):
 def test_the_leaderboard_is_sorted_and_holds_the_floor(evaluation):
     rows = leaderboard(evaluation, None)
     assert [row.mae for row in rows] == sorted(row.mae for row in rows)
-    assert {row.name for row in rows} == {"tuned", "base", "mean_price", "median_price", "ridge"}
+    assert {row.name for row in rows} == set(evaluation.scores)
     lines = score_table(make_report(evaluation, None)).splitlines()
-    assert len(lines) == 2 + 5 + 1 and lines[-1].startswith("| floor")
+    assert len(lines) == 2 + 7 + 1 and lines[-1].startswith("| floor")
     assert evaluation.floor_mae < evaluation.scores["tuned"].values["mae"]
 
 
@@ -214,6 +217,30 @@ def test_the_numbers_of_the_page_are_those_of_the_scores(page, evaluation):
     assert f"<b>{100 * tuned['coverage_80']:.0f}%</b>" in page
     for group, own in evaluation.slices["price"]["tuned"].items():
         assert f"<td>{group}</td><td>{own.n}</td><td>{rp.usd(own.values['mae'])}</td>" in page
+
+
+def test_evidence_alone_and_by_similarity_stand_beside_the_tuned_model(report, page):
+    evaluation, text = report.evaluation, markdown_report(report)
+    assert "Warning: words_mae is 36.25 in test and 32.5 in train, 5.3 standard errors" in text
+    assert "words_mae is 36.25 in test and 32.5 in train" in page
+    assert "<tr><td>test</td><td>90</td><td>$36.25</td><td></td><td>0.62</td></tr>" in page
+    bands = likeness(evaluation)
+    assert {band: those.tuned.n for band, those in bands.items()} == {
+        "below 0.2": 60,
+        "0.5 to 0.7": 30,
+    }
+    tuned_error, truth = (evaluation.products[name] for name in ("error_usd", "price"))
+    far = pd.Series(range(90)) % 3 != 1
+    less = tuned_error[far].abs().mean() - (0.7 * truth[far]).mean()  # the fixture's words
+    assert bands["below 0.2"].tuned_less_words.value == pytest.approx(less)
+    for told in (rp.usd(bands["0.5 to 0.7"].words.values["mae"]), rp.signed(less)):
+        assert told in page and told in text
+
+
+def test_prompts_without_evidence_leave_its_section_out(evaluation, no_charts):
+    report = replace(make_report(evaluation, None), evidence=None)
+    assert "Evidence" not in markdown_report(report)
+    assert "Evidence" not in html_report(report, no_charts)
 
 
 def test_the_published_file_names_its_source():
