@@ -25,7 +25,8 @@ import torch
 from pricer.commands.bulk import predict_file
 from pricer.commands.partial import partial_file
 from pricer.errors import explain
-from pricer.evidence.models import fit_models, read_models, word_vectors, write_models
+from pricer.evidence.folds import make_evidence
+from pricer.evidence.models import read_models, write_models
 from pricer.judging.comparison import compare, comparison_json, comparison_text
 from pricer.judging.paired import Bootstrap
 from pricer.model.base import load_tokenizer
@@ -306,9 +307,9 @@ def model_door(trained: Path) -> Door:
 def evidence(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models of evidence, as a pipeline leaves them."""
     table = pd.DataFrame(PRODUCTS)
-    vectors, weights = word_vectors(table["summary"].tolist())
     folder = tmp_path_factory.mktemp("evidence") / "models"
-    write_models(folder, fit_models(table, vectors, weights, ridge_alpha=0.1))
+    settings = read_params(ROOT / "params.yaml").evidence
+    write_models(folder, make_evidence({"train": table}, settings)[1])
     return folder
 
 

@@ -15,19 +15,26 @@ from safetensors.numpy import save_file
 from scipy.sparse import csr_matrix
 
 from pricer.errors import PricerError, first_line
-from pricer.evidence.neighbors import ExactIndex
+from pricer.evidence.approximate import (
+    ApproximateIndex,
+    Index,
+    read_index,
+    write_index,
+)
+from pricer.evidence.neighbors import Nearest
 from pricer.evidence.table import COLUMNS, NEIGHBORS
 from pricer.evidence.words import (
     FEATURES,
     LinearModel,
     count_words,
-    fit_log_prices,
     weigh,
     word_weights,
 )
 from pricer.files import read_parquet, write_parquet
 
 PRODUCTS, WORDS = "products.parquet", "words.safetensors"
+# of the linear model, beside its coefficients
+CONSTANTS = ("neighbors", "center", "intercept", "low", "high")
 # type of each array in WORDS, and its shape where the products do not give it
 ARRAYS: dict[str, tuple[type, tuple[int] | None]] = {
     "vectors.data": (np.float32, None),
@@ -35,7 +42,7 @@ ARRAYS: dict[str, tuple[type, tuple[int] | None]] = {
     "vectors.indptr": (np.int64, None),
     "weights": (np.float32, (FEATURES,)),
     "words.coefficients": (np.float32, (FEATURES,)),
-    "words.intercept_low_high": (np.float64, (3,)),
+    "words.constants": (np.float64, (len(CONSTANTS),)),
 }
 LARGEST = 1e6  # of a word's weight or coefficient: sums of them stay numbers
 
@@ -64,17 +71,14 @@ class EvidenceModels:
         vectors: (m, FEATURES) their weighted words.
         weights: (FEATURES,) of words, by how rare they are.
         words: the linear model.
+        index: what finds neighbours.
     """
 
     products: pd.DataFrame
     vectors: csr_matrix
     weights: NDArray[np.float32]
     words: LinearModel
-
-    @cached_property
-    def index(self) -> ExactIndex:
-        """What finds neighbours."""
-        return ExactIndex(self.vectors)
+    index: Index
 
     def vectors_of(self, texts: Sequence[str]) -> csr_matrix:
         """Return the weighted words of each text, (n, FEATURES)."""
@@ -87,61 +91,54 @@ class EvidenceModels:
     def of_vectors(self, vectors: csr_matrix) -> pd.DataFrame:
         """Return the evidence for texts given as weighted words, (n, FEATURES): COLUMNS."""
         nearest = self.index.nearest(vectors, NEIGHBORS)
-        ids, prices = (self.products[column].to_numpy() for column in ("id", "price"))
-        there = [row >= 0 for row in nearest.rows]
-        return pd.DataFrame(
-            {
-                "neighbor_ids": [
-                    ids[row[is_there]] for row, is_there in zip(nearest.rows, there, strict=True)
-                ],
-                "neighbor_prices": [
-                    prices[row[is_there]] for row, is_there in zip(nearest.rows, there, strict=True)
-                ],
-                "neighbor_similarities": [
-                    values[is_there].astype(float)
-                    for values, is_there in zip(nearest.similarities, there, strict=True)
-                ],
-                "words_estimate_usd": self.words.estimate(vectors),
-            }
-        )
+        suggested = nearest.suggested_price(self.products["price"].to_numpy())
+        return make_table(self.products, nearest, self.words.estimate(vectors, suggested))
 
     @cached_property
-    def _titles(self) -> dict[int, str]:
-        return dict(zip(self.products["id"], self.products["title"], strict=True))
+    def _titles(self) -> "pd.Series[str]":
+        return self.products.set_index("id")["title"]
 
     def neighbors(self, evidence: pd.DataFrame, count: int) -> list[tuple[Neighbor, ...]]:
         """Return the nearest `count` neighbours of each row of evidence, with their titles."""
         told = zip(*(evidence[name] for name in list(COLUMNS)[:3]), strict=True)
         return [
             tuple(
-                Neighbor(self._titles[one], float(price), round(float(similarity), 3))
+                Neighbor(str(self._titles.at[one]), float(price), round(float(similarity), 3))
                 for one, price, similarity in list(zip(*lists, strict=True))[:count]
             )
             for lists in told
         ]
 
 
-def fit_models(
-    items: pd.DataFrame, vectors: csr_matrix, weights: NDArray[np.float32], *, ridge_alpha: float
-) -> EvidenceModels:
-    """Fit evidence on products.
+def make_table(
+    products: pd.DataFrame, nearest: Nearest, words_estimates: NDArray[np.float64]
+) -> pd.DataFrame:
+    """Return COLUMNS.
 
     Args:
-        items: id, title, price (USD).
-        vectors: (m, FEATURES) their weighted words.
-        weights: (FEATURES,) what the words were weighted with.
-        ridge_alpha: penalty of the linear model.
+        products: id and price (USD) of those that are neighbours.
+        nearest: of n texts among them.
+        words_estimates: (n,) USD.
     """
-    return EvidenceModels(
-        items[["id", "title", "price"]].reset_index(drop=True),
-        vectors,
-        weights,
-        fit_log_prices(vectors, items["price"], ridge_alpha),
+    ids, prices = (products[column].to_numpy() for column in ("id", "price"))
+    rows = [row[row >= 0] for row in nearest.rows]
+    told = zip(nearest.similarities, rows, strict=True)
+    return pd.DataFrame(
+        {
+            "neighbor_ids": [ids[row] for row in rows],
+            "neighbor_prices": [prices[row] for row in rows],
+            # those that are none come last
+            "neighbor_similarities": [values[: len(row)].astype(float) for values, row in told],
+            "words_estimate_usd": words_estimates,
+        }
     )
 
 
 def write_models(folder: Path, models: EvidenceModels) -> None:
-    """Write fitted models to a new folder: two files, neither of which can hold code."""
+    """Write fitted models to a new folder: files that cannot hold code.
+
+    Two, and an approximate index's.
+    """
     folder.mkdir()
     write_parquet(folder / PRODUCTS, models.products)
     save_file(
@@ -151,12 +148,12 @@ def write_models(folder: Path, models: EvidenceModels) -> None:
             "vectors.indptr": models.vectors.indptr.astype(np.int64),
             "weights": models.weights,
             "words.coefficients": models.words.coefficients,
-            "words.intercept_low_high": np.array(
-                [models.words.intercept, models.words.low, models.words.high]
-            ),
+            "words.constants": np.array([getattr(models.words, name) for name in CONSTANTS]),
         },
         folder / WORDS,
     )
+    if isinstance(models.index, ApproximateIndex):
+        write_index(folder, models.index)
 
 
 def read_models(folder: Path) -> EvidenceModels:
@@ -184,9 +181,8 @@ def read_models(folder: Path) -> EvidenceModels:
             shape=(len(products), FEATURES),
         )
         vectors.check_format(full_check=True)  # an index out of range would end the process
-    intercept, low, high = map(float, arrays["words.intercept_low_high"])
-    words = LinearModel(arrays["words.coefficients"], intercept, low, high)
-    return EvidenceModels(products, vectors, arrays["weights"], words)
+    words = LinearModel(arrays["words.coefficients"], *map(float, arrays["words.constants"]))
+    return EvidenceModels(products, vectors, arrays["weights"], words, read_index(folder, vectors))
 
 
 @contextmanager
@@ -229,7 +225,7 @@ def _check_arrays(arrays: dict[str, Any]) -> None:
         raise ValueError("vectors.indptr does not part vectors.data into rows")
     if max(np.abs(arrays[name]).max() for name in ("weights", "words.coefficients")) > LARGEST:
         raise ValueError("weights or words.coefficients are beyond measure")
-    _, low, high = arrays["words.intercept_low_high"]
+    *_, low, high = arrays["words.constants"]
     if not 0 <= low <= high:
         raise ValueError(f"prices from {low} to {high}")
 

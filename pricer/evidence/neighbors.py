@@ -1,6 +1,7 @@
 """The nearest of many products, by the words that texts share."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,38 @@ class Nearest:
     rows: NDArray[np.int64]
     similarities: NDArray[np.float32]
 
+    def without(self, own: NDArray[np.bool_]) -> "Nearest":
+        """Return the neighbours that are not among `own` (m,) products, in the same order."""
+        dropped = own[self.rows]
+        order = np.argsort(dropped, axis=1, kind="stable")
+        rows, similarities = np.where(dropped, -1, self.rows), self.similarities * ~dropped
+        return Nearest(*(np.take_along_axis(each, order, axis=1) for each in (rows, similarities)))
+
+    def first(self, count: int) -> "Nearest":
+        """Return the nearest `count`."""
+        return Nearest(self.rows[:, :count], self.similarities[:, :count])
+
+    def of(self, queries: NDArray[np.bool_]) -> "Nearest":
+        """Return the neighbours of some queries."""
+        return Nearest(self.rows[queries], self.similarities[queries])
+
+    def suggested_price(self, prices: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what neighbours suggest, see `suggested_price`, from the prices (m,) of all."""
+        return suggested_price(prices[self.rows], self.similarities)
+
+
+def suggested_price(
+    prices: NDArray[np.float64], similarities: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]:
+    """Return the mean of prices (n, count) in log dollars, weighted by the cube of similarity, USD.
+
+    NaN where all similarities are 0.
+    """
+    weights = similarities.astype(float) ** 3
+    with np.errstate(invalid="ignore"):
+        mean = (np.log1p(prices) * weights).sum(axis=1) / weights.sum(axis=1)
+    return np.asarray(np.expm1(mean))
+
 
 class ExactIndex:
     """Products by their words; every query is compared with all that share one."""
@@ -29,23 +62,35 @@ class ExactIndex:
         """Take the vectors of m products, (m, features) rows of unit length."""
         self._products_by_word = vectors.T.tocsr()
 
-    def nearest(self, queries: csr_matrix, count: int) -> Nearest:
+    def nearest(
+        self, queries: csr_matrix, count: int, *, without: NDArray[np.bool_] | None = None
+    ) -> Nearest:
         """Return the nearest `count` products for each query; of equals, the first.
 
         Args:
             queries: (n, features) rows of unit length.
             count: neighbours by query.
+            without: (m,) products that are no neighbours of any; not given: none.
         """
         products = self._products_by_word.shape[1]
-        rows = np.full((queries.shape[0], count), -1, dtype=np.int64)
-        similarities = np.zeros((queries.shape[0], count), dtype=np.float32)
+        nearest = no_neighbors(queries.shape[0], count)
         size = max(CHUNK // products, 1)
         for start in range(0, queries.shape[0], size):
             part = slice(start, start + size)
-            best = best_of((queries[part] @ self._products_by_word).toarray(), count)
-            rows[part, : best.rows.shape[1]] = best.rows
-            similarities[part, : best.rows.shape[1]] = best.similarities
-        return Nearest(rows, similarities)
+            similarities = (queries[part] @ self._products_by_word).toarray()
+            if without is not None:
+                similarities[:, without] = 0
+            best = best_of(similarities, count)
+            nearest.rows[part, : best.rows.shape[1]] = best.rows
+            nearest.similarities[part, : best.rows.shape[1]] = best.similarities
+        return nearest
+
+
+def no_neighbors(queries: int, count: int) -> Nearest:
+    """Return what queries without any neighbour have."""
+    return Nearest(
+        np.full((queries, count), -1, dtype=np.int64), np.zeros((queries, count), dtype=np.float32)
+    )
 
 
 def best_of(similarities: NDArray[np.float32], count: int) -> Nearest:

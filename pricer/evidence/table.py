@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pricer.evidence.neighbors import suggested_price
 from pricer.files import read_parquet, read_parquet_parts
 from pricer.products.items import PART
 
@@ -19,15 +21,8 @@ COLUMNS = {
     "neighbor_ids": "the most similar training products, the nearest first",
     "neighbor_prices": "what they cost, USD",
     "neighbor_similarities": "cosine of their weighted words with the product's, above 0, to 1",
-    "words_estimate_usd": "what a linear model of words says the product costs, USD",
+    "words_estimate_usd": "what a linear model of words and of these says it costs, USD",
 }
-
-
-def no_evidence(count: int) -> pd.DataFrame:
-    """Return COLUMNS of products that there is nothing to compare with."""
-    kinds = {"neighbor_ids": np.int64, "neighbor_prices": float, "neighbor_similarities": float}
-    lists = {name: [np.empty(0, kind)] * count for name, kind in kinds.items()}
-    return pd.DataFrame(lists | {"words_estimate_usd": np.full(count, np.nan)})
 
 
 def read_evidence(folder: Path, split: str) -> pd.DataFrame:
@@ -49,17 +44,16 @@ def nearest_similarity(evidence: pd.DataFrame) -> Floats:
 
 
 def neighbors_estimate(evidence: pd.DataFrame) -> Floats:
-    """Return what the neighbours suggest a product costs, USD; NaN where there are none.
-
-    The mean of their prices in log dollars, weighted by the cube of their similarity.
-    """
-    told = zip(evidence["neighbor_prices"], evidence["neighbor_similarities"], strict=True)
-    return np.array(
-        [
-            np.expm1(np.average(np.log1p(prices), weights=np.power(similarities, 3)))
-            if len(prices)
-            else np.nan
-            for prices, similarities in told
-        ],
-        dtype=float,
+    """Return what the neighbours suggest a product costs, USD; NaN where there are none."""
+    prices, similarities = (
+        _padded(evidence[name]) for name in ("neighbor_prices", "neighbor_similarities")
     )
+    return suggested_price(prices, similarities)
+
+
+def _padded(lists: "pd.Series[Any]") -> Floats:
+    """Return lists of at most NEIGHBORS numbers as rows, with zeros at the end."""
+    table = np.zeros((len(lists), NEIGHBORS))
+    for row, values in enumerate(lists):
+        table[row, : len(values)] = values
+    return table

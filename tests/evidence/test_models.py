@@ -9,8 +9,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from pricer.errors import PricerError
-from pricer.evidence.models import fit_models, read_models, word_vectors, write_models
+from pricer.evidence.folds import make_evidence
+from pricer.evidence.models import read_models, write_models
 from pricer.files import write_parquet
+from pricer.params import read_params
+from tests.conftest import ROOT
 
 FILES = ("products.parquet", "words.safetensors")
 
@@ -18,9 +21,10 @@ FILES = ("products.parquet", "words.safetensors")
 @pytest.fixture(scope="module")
 def sound(items, tmp_path_factory) -> Path:
     train = items.head(30)
-    vectors, weights = word_vectors(train["summary"].tolist())
     folder = tmp_path_factory.mktemp("evidence") / "models"
-    write_models(folder, fit_models(train, vectors, weights, ridge_alpha=0.1))
+    write_models(
+        folder, make_evidence({"train": train}, read_params(ROOT / "params.yaml").evidence)[1]
+    )
     return folder
 
 
@@ -105,9 +109,9 @@ def set_first(value):
         ("words.coefficients", set_first(1e30), "beyond measure"),
         ("words.coefficients", lambda array: array.reshape(2, -1), "shape (2, 131072)"),
         ("words.coefficients", lambda array: array.astype(np.float16), "type float16"),
-        ("words.intercept_low_high", lambda array: array[:2], "shape (2,)"),
-        ("words.intercept_low_high", set_first(np.nan), "no number"),
-        ("words.intercept_low_high", lambda array: array[::-1].copy(), "prices from"),
+        ("words.constants", lambda array: array[:2], "shape (2,)"),
+        ("words.constants", set_first(np.nan), "no number"),
+        ("words.constants", lambda array: array[::-1].copy(), "prices from"),
     ],
 )
 def test_arrays_that_cannot_be_are_told(models, name, change, says):

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pricer.evidence.table import no_evidence
 from pricer.judging.charts import CURVES, Drawing, draw_charts
 from pricer.judging.evaluation import Evaluation, evaluate_run
 from pricer.judging.leaderboard import leaderboard, published_scores
@@ -45,9 +44,11 @@ def make_predictions(items: pd.DataFrame, spread: float, seed: int) -> pd.DataFr
 
 def make_evidence(items: pd.DataFrame) -> pd.DataFrame:
     """Evidence as like as 0.1, 0.6 or not at all, in turn."""
-    told = no_evidence(len(items))
-    told["neighbor_similarities"] = [[[0.1], [0.6], []][row % 3] for row in range(len(items))]
-    return items[["id"]].join(told)
+    similarities = [[[0.1], [0.6], []][row % 3] for row in range(len(items))]
+    nothing = {"neighbor_ids": [[]] * len(items), "neighbor_prices": [[]] * len(items)}
+    return items[["id"]].assign(
+        **nothing, neighbor_similarities=similarities, words_estimate_usd=50.0
+    )
 
 
 def make_evaluation(items: pd.DataFrame) -> Evaluation:
