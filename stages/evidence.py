@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from pricer.evidence.alike import compare_splits, warnings
+from pricer.evidence.approximate import describe
 from pricer.evidence.folds import make_evidence
 from pricer.evidence.models import write_models
+from pricer.evidence.table import NEIGHBORS
 from pricer.files import write_json, write_parquet, writing
 from pricer.params import read_params
 from pricer.products.items import SPLITS, read_items
@@ -19,7 +21,10 @@ def main(items_dir: Path, evidence_dir: Path, metrics_file: Path) -> None:
             write_parquet(partial / f"{split}.parquet", table)
         write_models(partial / "models", models)
     facts = compare_splits(splits, tables)
-    write_json(metrics_file, facts)
+    index = describe(models.index, models.vectors, NEIGHBORS)
+    write_json(metrics_file, facts | {"index": index})
+    if index["kind"] == "approximate":
+        print(f"of the nearest {NEIGHBORS}, {index[f'recall_at_{NEIGHBORS}']:.1%} are found")
     for warning in warnings(facts):
         print(f"warning: {warning}")
     print(

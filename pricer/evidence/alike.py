@@ -48,7 +48,7 @@ def warnings(facts: dict[str, dict[str, Any]]) -> list[str]:
     """Say where evidence of validation or test products is not like that of training products.
 
     Args:
-        facts: from `compare_splits`.
+        facts: from `compare_splits`; what is not of a split is not looked at.
     """
     train, said = facts["train"], []
     for split, others in facts.items():

@@ -13,7 +13,14 @@ from safetensors.numpy import save_file
 from scipy.sparse import csr_matrix
 
 from pricer.errors import PricerError, first_line
-from pricer.evidence.neighbors import ExactIndex
+from pricer.evidence.approximate import (
+    ApproximateIndex,
+    Index,
+    make_index,
+    read_index,
+    write_index,
+)
+from pricer.evidence.neighbors import Nearest
 from pricer.evidence.table import COLUMNS, NEIGHBORS
 from pricer.evidence.words import (
     FEATURES,
@@ -50,17 +57,14 @@ class EvidenceModels:
         vectors: (m, FEATURES) their weighted words.
         weights: (FEATURES,) of words, by how rare they are.
         words: the linear model.
+        index: what finds neighbours.
     """
 
     products: pd.DataFrame
     vectors: csr_matrix
     weights: NDArray[np.float32]
     words: LinearModel
-
-    @cached_property
-    def index(self) -> ExactIndex:
-        """What finds neighbours."""
-        return ExactIndex(self.vectors)
+    index: Index
 
     def vectors_of(self, texts: Sequence[str]) -> csr_matrix:
         """Return the weighted words of each text, (n, FEATURES)."""
@@ -73,38 +77,46 @@ class EvidenceModels:
     def of_vectors(self, vectors: csr_matrix) -> pd.DataFrame:
         """Return the evidence for texts given as weighted words, (n, FEATURES): COLUMNS."""
         nearest = self.index.nearest(vectors, NEIGHBORS)
-        ids, prices = (self.products[column].to_numpy() for column in ("id", "price"))
-        there = [row >= 0 for row in nearest.rows]
-        return pd.DataFrame(
-            {
-                "neighbor_ids": [
-                    ids[row[is_there]] for row, is_there in zip(nearest.rows, there, strict=True)
-                ],
-                "neighbor_prices": [
-                    prices[row[is_there]] for row, is_there in zip(nearest.rows, there, strict=True)
-                ],
-                "neighbor_similarities": [
-                    values[is_there].astype(float)
-                    for values, is_there in zip(nearest.similarities, there, strict=True)
-                ],
-                "words_estimate_usd": self.words.estimate(vectors),
-            }
-        )
+        return make_table(self.products, nearest, self.words.estimate(vectors))
 
     @cached_property
-    def _titles(self) -> dict[int, str]:
-        return dict(zip(self.products["id"], self.products["title"], strict=True))
+    def _titles(self) -> "pd.Series[str]":
+        return self.products.set_index("id")["title"]
 
     def neighbors(self, evidence: pd.DataFrame, count: int) -> list[tuple[Neighbor, ...]]:
         """Return the nearest `count` neighbours of each row of evidence, with their titles."""
         told = zip(*(evidence[name] for name in list(COLUMNS)[:3]), strict=True)
         return [
             tuple(
-                Neighbor(self._titles[one], float(price), round(float(similarity), 3))
+                Neighbor(self._titles.at[one], float(price), round(float(similarity), 3))
                 for one, price, similarity in list(zip(*lists, strict=True))[:count]
             )
             for lists in told
         ]
+
+
+def make_table(
+    products: pd.DataFrame, nearest: Nearest, words_estimates: NDArray[np.float64]
+) -> pd.DataFrame:
+    """Return COLUMNS.
+
+    Args:
+        products: id and price (USD) of those that are neighbours.
+        nearest: of n texts among them.
+        words_estimates: (n,) USD.
+    """
+    ids, prices = (products[column].to_numpy() for column in ("id", "price"))
+    rows = [row[row >= 0] for row in nearest.rows]
+    told = zip(nearest.similarities, rows, strict=True)
+    return pd.DataFrame(
+        {
+            "neighbor_ids": [ids[row] for row in rows],
+            "neighbor_prices": [prices[row] for row in rows],
+            # those that are none come last
+            "neighbor_similarities": [values[: len(row)].astype(float) for values, row in told],
+            "words_estimate_usd": words_estimates,
+        }
+    )
 
 
 def fit_models(
@@ -123,11 +135,15 @@ def fit_models(
         vectors,
         weights,
         fit_log_prices(vectors, items["price"], ridge_alpha),
+        make_index(vectors),
     )
 
 
 def write_models(folder: Path, models: EvidenceModels) -> None:
-    """Write fitted models to a new folder: two files, neither of which can hold code."""
+    """Write fitted models to a new folder: files that cannot hold code.
+
+    Two, and an approximate index's.
+    """
     folder.mkdir()
     write_parquet(folder / "products.parquet", models.products)
     save_file(
@@ -143,6 +159,8 @@ def write_models(folder: Path, models: EvidenceModels) -> None:
         },
         folder / "words.safetensors",
     )
+    if isinstance(models.index, ApproximateIndex):
+        write_index(folder, models.index)
 
 
 def read_models(folder: Path) -> EvidenceModels:
@@ -171,7 +189,7 @@ def read_models(folder: Path) -> EvidenceModels:
             f"{file} is damaged or not of these products ({first_line(error)}): "
             "`dvc checkout` or `dvc repro evidence` brings it back"
         ) from None
-    return EvidenceModels(products, vectors, arrays["weights"], words)
+    return EvidenceModels(products, vectors, arrays["weights"], words, read_index(folder, vectors))
 
 
 def word_vectors(train: Sequence[str]) -> tuple[csr_matrix, NDArray[np.float32]]:

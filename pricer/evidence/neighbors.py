@@ -29,23 +29,35 @@ class ExactIndex:
         """Take the vectors of m products, (m, features) rows of unit length."""
         self._products_by_word = vectors.T.tocsr()
 
-    def nearest(self, queries: csr_matrix, count: int) -> Nearest:
+    def nearest(
+        self, queries: csr_matrix, count: int, *, without: NDArray[np.bool_] | None = None
+    ) -> Nearest:
         """Return the nearest `count` products for each query; of equals, the first.
 
         Args:
             queries: (n, features) rows of unit length.
             count: neighbours by query.
+            without: (m,) products that are no neighbours of any; not given: none.
         """
         products = self._products_by_word.shape[1]
-        rows = np.full((queries.shape[0], count), -1, dtype=np.int64)
-        similarities = np.zeros((queries.shape[0], count), dtype=np.float32)
+        nearest = no_neighbors(queries.shape[0], count)
         size = max(CHUNK // products, 1)
         for start in range(0, queries.shape[0], size):
             part = slice(start, start + size)
-            best = best_of((queries[part] @ self._products_by_word).toarray(), count)
-            rows[part, : best.rows.shape[1]] = best.rows
-            similarities[part, : best.rows.shape[1]] = best.similarities
-        return Nearest(rows, similarities)
+            similarities = (queries[part] @ self._products_by_word).toarray()
+            if without is not None:
+                similarities[:, without] = 0
+            best = best_of(similarities, count)
+            nearest.rows[part, : best.rows.shape[1]] = best.rows
+            nearest.similarities[part, : best.rows.shape[1]] = best.similarities
+        return nearest
+
+
+def no_neighbors(queries: int, count: int) -> Nearest:
+    """Return what queries without any neighbour have."""
+    return Nearest(
+        np.full((queries, count), -1, dtype=np.int64), np.zeros((queries, count), dtype=np.float32)
+    )
 
 
 def best_of(similarities: NDArray[np.float32], count: int) -> Nearest:
