@@ -71,10 +71,13 @@ class ApproximateIndex:
         """Return products that have like numbers, (n, CANDIDATES); -1 where there are no more."""
         import faiss
 
+        # its stubs know neither the forms for arrays nor named parameters
         chosen = {}
         if without is not None:
-            chosen["sel"] = faiss.IDSelectorBitmap(np.packbits(~without, bitorder="little"))
-        options = faiss.SearchParametersIVF(nprobe=PROBES, **chosen)
+            chosen["sel"] = faiss.IDSelectorBitmap(  # type: ignore[call-arg]
+                np.packbits(~without, bitorder="little")  # type: ignore[arg-type]
+            )
+        options = faiss.SearchParametersIVF(nprobe=PROBES, **chosen)  # type: ignore[call-arg]
         numbers = reduce_words(queries, self.columns, self.components)
         return np.asarray(self.groups.search(numbers, CANDIDATES, params=options)[1])
 

@@ -86,8 +86,9 @@ def test_the_table_is_the_exact_ones_but_for_some_neighbours(few, monkeypatch, s
     monkeypatch.setattr(approximate, "EXACT_UP_TO", 1000)
     for split, exact in make_evidence(splits, SETTINGS)[0].items():
         pd.testing.assert_series_equal(exact.dtypes, tables[split].dtypes)
-        rest = ["id", "words_estimate_usd"]
-        pd.testing.assert_frame_equal(exact[rest], tables[split][rest])
+        assert exact["id"].equals(tables[split]["id"])
+        estimates = (np.log(table["words_estimate_usd"]) for table in (exact, tables[split]))
+        assert np.subtract(*estimates).abs().mean() < 0.01
         pairs = zip(exact["neighbor_ids"], tables[split]["neighbor_ids"], strict=True)
         assert np.mean([np.isin(wanted, found).mean() for wanted, found in pairs]) >= 0.9
 
