@@ -202,9 +202,9 @@ class Evidence(Section):
     """What similar products cost and what words suggest, told to the model in its prompt."""
 
     neighbors: Neighbors
-    """Most similar training products whose prices a prompt tells; 0 tells none."""
+    """Most similar training products whose prices a prompt tells one by one; 0 tells none."""
     words: bool
-    """Whether a prompt tells what a linear model of words says the product costs."""
+    """Whether a prompt tells what a linear model of words and of similar products' prices says."""
     folds: Annotated[int, Field(ge=2, le=100)]
     """Parts of the training products; each gets its evidence from the others."""
     ridge_alpha: Positive

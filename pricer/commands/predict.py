@@ -194,7 +194,7 @@ def _likened_to(row: Row, *, width: int) -> Table:
     for one in row["neighbors"]:
         title = escape(shortened(one["title"], max(width - 40, 20)))
         table.add_row(title, f"${one['price_usd']:,.2f}", f"{one['similarity']:.2f}")
-    table.add_row("its words alone", f"${row['words_estimate_usd']:,.2f}", "")
+    table.add_row("words and these suggest", f"${row['words_estimate_usd']:,.2f}", "")
     return table
 
 

@@ -126,12 +126,12 @@ def prompts_publication(
 def _told_in_prompts(params: dict[str, Any]) -> list[str]:
     neighbors, words = params["evidence.neighbors"], params["evidence.words"]
     told = [f"the prices of {neighbors} similar training products"] if neighbors else []
-    told += ["what a linear model of words suggests"] if words else []
+    told += ["what a linear model of words and neighbours suggests"] if words else []
     if not told:
         return []
     return [
         f"- Prompts tell evidence after the description: {' and '.join(told)}; "
-        "for products of train, both without their own price"
+        "for products of train, without their own price"
     ]
 
 

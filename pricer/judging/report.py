@@ -22,9 +22,9 @@ from pricer.tables import cell, interval_text, signed, signed_interval, table, u
 SHOWN = 20  # best and worst products
 # what the tables of evidence show, for the page and for Markdown
 ALONE = (
-    "Prompts tell what similar training products cost, or what words suggest. Each piece alone, "
-    "training products out of fold, would be off by this much; what the tuned model adds is in "
-    f"the table of all predictors, as tuned less {LABELS[WORDS]} and less {LABELS[NEIGHBORS]}."
+    "Prompts tell what similar training products cost, or what these and words suggest. Each "
+    "alone, training products out of fold, would be off by this much; what the tuned model adds "
+    f"is in the table of all predictors, as tuned less {LABELS[WORDS]} and less {LABELS[NEIGHBORS]}."
 )
 LOOKUP = (
     "Look-up or understanding? By the similarity of the nearest training product (1: the same "
@@ -143,7 +143,7 @@ SLICES: list[tuple[str, Callable[[Score], str]]] = [
 # of a split, as `pricer.evidence.alike.compare_splits` gives it
 PIECES: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
     ("n", lambda facts: f"{facts['n']:,}"),
-    ("words alone, MAE", lambda facts: _known(facts, "words_mae", usd)),
+    ("words and neighbours, MAE", lambda facts: _known(facts, "words_mae", usd)),
     ("neighbours alone, MAE", lambda facts: _known(facts, "neighbors_mae", usd)),
     ("nearest, similarity", lambda facts: _known(facts, "nearest_similarity", "{:.2f}".format)),
 ]
@@ -153,7 +153,7 @@ LIKENESS: list[tuple[str, Callable[["Likeness"], str]]] = [
     ("n", lambda band: str(band.tuned.n)),
     ("tuned model, MAE", lambda band: usd(band.tuned.values["mae"])),
     ("95% interval", lambda band: _ends(band.tuned.intervals["mae"])),
-    ("words alone", lambda band: usd(band.words.values["mae"])),
+    ("words and neighbours", lambda band: usd(band.words.values["mae"])),
     ("neighbours alone", lambda band: usd(band.neighbors.values["mae"])),
     ("tuned less words", lambda band: _gap(band.tuned_less_words)),
 ]

@@ -51,7 +51,7 @@ class PriceEstimate:
         truncated: whether the description was cut to `prompts.cutoff` tokens.
         neighbors: training products that it is likened to, the nearest first; None where prompts
             tell no evidence.
-        words_estimate_usd: what a linear model of words says it costs; None there too.
+        words_estimate_usd: what a linear model of words and of their prices says; None there too.
         probabilities: (max_price + 1,) of each whole-dollar price, where asked for.
     """
 

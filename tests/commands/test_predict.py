@@ -148,7 +148,7 @@ def test_one_product_is_shown_with_what_it_is_likened_to(told, monkeypatch, caps
     assert len(likened.splitlines()) == 5
     assert "\\x1b[2Jred [bold]\\u202e ✂" in likened and "xxx…" in likened
     assert likened.count("$11.50") == likened.count("0.73") == 3
-    assert "its words alone" in likened and "$1,234.50" in likened
+    assert "words and these suggest" in likened and "$1,234.50" in likened
 
 
 def test_without_evidence_nothing_is_likened(monkeypatch, capsys):
