@@ -250,7 +250,7 @@ def told(path: Path) -> str:
 PATTERNS = ("pricer/**/*.py", "pricer/**/*.jinja", "stages/*.py", "bench/*.py", "docs/**/*.*")
 PATTERNS += ("presets/*.yaml", "*.md", "params.yaml", "Makefile")
 # `train.json` is a file, `data/train.parquet` and `products.prompts.f` lie in something else
-FILES = ("csv", "json", "jsonl", "parquet", "safetensors", "yaml")
+FILES = ("csv", "json", "jsonl", "md", "parquet", "safetensors", "yaml")
 DOTTED = re.compile(rf"(?<![\w./-])(?:{'|'.join(Params.model_fields)})(?:\.[a-z_0-9]+)+")
 
 

@@ -24,7 +24,7 @@ SHOWN = 20  # best and worst products
 ALONE = (
     "Prompts tell what similar training products cost, or what these and words suggest. Each "
     "alone, training products out of fold, would be off by this much; what the tuned model adds "
-    f"is in the table of all predictors, as tuned less {LABELS[WORDS]} and less {LABELS[NEIGHBORS]}."
+    f"is in the table of all predictors, as tuned less {LABELS[WORDS]} and {LABELS[NEIGHBORS]}."
 )
 LOOKUP = (
     "Look-up or understanding? By the similarity of the nearest training product (1: the same "

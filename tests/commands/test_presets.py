@@ -99,6 +99,7 @@ def test_the_siblings_tell_evidence_and_differ_in_nothing_else(name):
     assert differ == {
         "evidence.neighbors": 3,
         "evidence.words": True,
+        "evidence.ridge_alpha": 1.0,
         "prompts.max_length": 152,
     }
     assert (recipe["evidence.neighbors"], recipe["evidence.words"]) == (0, False)
