@@ -14,7 +14,7 @@ from pricer.judging.paired import Bootstrap, flat
 from pricer.judging.report import Report, html_report, markdown_report, sentence
 from pricer.params import flat_params, read_params
 from pricer.prices.predictions import read_baselines, read_predictions
-from pricer.products.items import read_items
+from pricer.products.items import SPLITS, read_items
 from pricer.provenance import code_hashes, file_sha256, folder_digest
 
 
@@ -61,7 +61,7 @@ def main(
         evaluation,
         rows,
         published,
-        evidence=evidence if is_told else None,
+        evidence={split: evidence[split] for split in SPLITS} if is_told else None,
         tokens=tokens,
         params=flat_params(dict(params)),
         hashes={str(folder): folder_digest(folder) for folder in folders}

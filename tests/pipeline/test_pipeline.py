@@ -48,7 +48,8 @@ def test_everything_is_there(reproduced):
     for name, sha256 in told.items():
         path = reproduced.folder / name
         assert sha256 == (folder_digest(path) if path.is_dir() else file_sha256(path)), name
-    data = {f"data/{name}" for name in ("items", "prompts", "base_model", "adapter")}
+    data = {f"data/{name}" for name in ("items", "evidence", "prompts", "base_model")}
+    data |= {"data/adapter"}
     data |= {f"data/predictions/{name}.parquet" for name in ("base", "tuned", "baselines")}
     assert set(told) - code == data
     assert "<code>lora.r</code></td><td><code>4</code>" in page
