@@ -26,7 +26,7 @@ SAMPLE = 100_000  # products that reduction and groups are fitted on
 LEAST = 3  # of these that have a word, for the reduction to know it
 GROUP = 40  # products of the sample by group: fewer leave centres to chance
 PROBES = 32  # groups looked through for a query
-CANDIDATES = 200  # products whose words are compared with a query's
+CANDIDATES = 400  # products whose words are compared with a query's
 PART = 8192  # queries whose numbers are in memory at once
 SEED = 0
 MEASURED = 200  # products that recall is measured on
@@ -110,7 +110,10 @@ def make_index(vectors: csr_matrix) -> Index:
 
 
 def fit_approximate(vectors: csr_matrix) -> ApproximateIndex:
-    """Return an index of m products, (m, features) rows of unit length, always the same bytes."""
+    """Return an index of m products, (m, features) rows of unit length.
+
+    Always the same bytes, for one number of threads: sums of several differ in the last digits.
+    """
     import faiss
 
     products = vectors.shape[0]
@@ -191,26 +194,26 @@ def write_index(folder: Path, index: ApproximateIndex) -> None:
 
 
 def read_index(folder: Path, vectors: csr_matrix) -> Index:
-    """Read what a folder has of an index of these products, (m, features); else make one.
+    """Read an index of these products, (m, features); a folder without its files has an exact one.
 
     Raises:
         PricerError: a file is missing, damaged, or belongs to another; faiss is not installed.
     """
-    file = folder / "groups.faiss"
-    if not file.exists():
-        return make_index(vectors)
+    file, reduction = folder / "groups.faiss", folder / "reduction.safetensors"
+    if not (file.exists() or reduction.exists()):
+        return ExactIndex(vectors)
     check_installed(vectors.shape[0])
     import faiss
 
     try:
         groups = faiss.read_index(str(file))
-        with safe_open(folder / "reduction.safetensors", "numpy") as stored:
+        with safe_open(reduction, "numpy") as stored:
             columns, components = (stored.get_tensor(name) for name in ("columns", "components"))
         if groups.ntotal != vectors.shape[0] or components.shape != (len(columns), groups.d):
             raise ValueError(f"{groups.ntotal} products, components {components.shape}")
     except (OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise PricerError(
-            f"{file} and reduction.safetensors are damaged or not of these products "
+            f"{file} and {reduction.name} are damaged or not of these products "
             f"({first_line(error)}): `dvc checkout` or `dvc repro evidence` brings them back"
         ) from None
     return ApproximateIndex(vectors, columns, components, groups)

@@ -220,6 +220,8 @@ class Predictor:
                 f"point must be {', '.join(ESTIMATES)} or greedy, got {quoted(point)}"
             )
         self._check_level(level)
+        if not texts:
+            return []
         summaries, tokens = cut_summaries(self.tokenizer, texts, self.settings.cutoff)
         evidence = self._evidence_of(texts)
         lines = [line for line, _ in evidence]

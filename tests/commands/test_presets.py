@@ -188,7 +188,7 @@ def test_what_cannot_be_done_is_one_line(project, arguments, params, says, price
     [
         (
             "demo",
-            [("  max_length: 168 ", "  # "), ("  trees: 200", "  trees: 0")],
+            [("  max_length: 144 ", "  # "), ("  trees: 200", "  trees: 0")],
             "presets/demo.yaml: 2 problems: prompts.max_length is missing; baselines.trees must",
         ),
         (

@@ -121,9 +121,11 @@ def test_damaged_files_are_told_in_one_line(few, splits, tmp_path):
         with pytest.raises(PricerError, match="damaged or not of these products"):
             read_models(folder)
         (folder / name).write_bytes(content)
-    (folder / "reduction.safetensors").unlink()
-    with pytest.raises(PricerError, match="damaged or not of these products"):
-        read_models(folder)
+    for name in ("groups.faiss", "reduction.safetensors"):
+        (folder / name).rename(tmp_path / name)
+        with pytest.raises(PricerError, match="damaged or not of these products"):
+            read_models(folder)
+        (tmp_path / name).rename(folder / name)
 
 
 def test_what_is_not_installed_is_told_before_anything_is_made(monkeypatch, splits):

@@ -19,6 +19,7 @@ HOSTILE = (
 )
 EVIDENCE = {
     "train": {"n": 1400, "words_mae": 32.5, "words_mae_se": 0.5},
+    "validation": {"n": 70, "words_mae": 33.75, "words_mae_se": 0.5},
     "test": {"n": 90, "words_mae": 36.25, "words_mae_se": 0.5, "nearest_similarity": 0.625},
 }
 TOKENS = {"n": 90, "summary_tokens_mean": 48.2}

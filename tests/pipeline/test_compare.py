@@ -78,7 +78,6 @@ def test_whatever_is_worse_than_no_error_at_all_is_worse(reproduced, tuned, tmp_
     ("name", "says"),
     [
         ("nowhere", "'nowhere' is no predictor, git revision or experiment"),
-        ("HEAD~1", "tuned.parquet of HEAD~1 is not in the DVC cache: no pipeline had run"),
         ("nowhere.parquet", "nowhere.parquet is missing: run `make repro`"),
         (
             "data/predictions/baselines.parquet",

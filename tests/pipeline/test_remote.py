@@ -17,7 +17,7 @@ def test_a_clone_without_training_pulls_the_adapter_and_predicts(reproduced, tmp
     assert not (clone.folder / "data").exists()
     failed = clone.run("pricer", "predict", "A steel kettle", ok=False)
     assert "data/base_model is missing" in failed.stderr
-    needed = ["data/base_model", "data/adapter", "data/serving/tuned.json"]
+    needed = ["data/base_model", "data/adapter", "data/serving/tuned.json", "data/evidence"]
     clone.run("dvc", "pull", *needed)
     assert clone.hashes(*needed[:2]) == trained.hashes(*needed[:2])
     assert not (clone.folder / "data/prompts").exists()
