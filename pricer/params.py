@@ -244,6 +244,9 @@ class Compute(Section):
     dtype: Dtype
     """auto is bfloat16 where the GPU or CPU multiplies it itself; float16 on GPUs below compute
     capability 8, float32 on other CPUs."""
+    dequantize: bool
+    """On a CPU, hold 4-bit weights as the numbers that they stand for, if free memory is twice
+    enough: the same results, sooner."""
     processes: Count
     """In all; each has a GPU of its own where there are GPUs, see [training.md](training.md)."""
     machines: Count

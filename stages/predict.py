@@ -38,7 +38,11 @@ def main(
         **params.predict.model_dump(exclude={"calibration_size"}),
     )
     predictor = Predictor(
-        base_model_dir, adapter_dir, settings=record, device=params.compute.device
+        base_model_dir,
+        adapter_dir,
+        settings=record,
+        device=params.compute.device,
+        dequantize=params.compute.dequantize,
     )
     shared: Any = {"progress": True, "share": share}
 

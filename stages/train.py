@@ -74,6 +74,7 @@ def main(
         dtype=dtype,
         quantization=params.quantization,
         quant_storage=dtype if compute.strategy == "fsdp" else None,
+        dequantize=compute.dequantize,
     )
     with ExitStack() as first_alone:
         if rank == 0:

@@ -130,6 +130,7 @@ def measured_weights(base_model_dir: Path, params: Params) -> int:
         device=device,
         dtype=choose_dtype(params.compute.dtype, device),
         quantization=params.quantization,
+        dequantize=False,
     )
     return int(model.get_memory_footprint(return_buffers=False))
 

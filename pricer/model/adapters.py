@@ -13,6 +13,7 @@ from pricer.errors import BaseModelError, first_line, quoted
 from pricer.hub import card_data
 from pricer.model.folder import ADAPTER_CONFIG as CONFIG
 from pricer.model.folder import read_object
+from pricer.model.fused import fuse
 from pricer.provenance import digest, file_sha256
 
 WEIGHTS = "adapter_model.safetensors"
@@ -74,6 +75,7 @@ def load_adapter(base_model: PreTrainedModel, folder: Path, dtype: torch.dtype) 
                 raise BaseModelError(f"{folder}: {WEIGHTS} holds infinite weights or NaN in {name}")
             # trained in float32; casting once is cheaper than with every token
             parameter.data = parameter.data.to(dtype)
+    fuse(model)
     return model.eval()
 
 

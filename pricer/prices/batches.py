@@ -1,6 +1,5 @@
 """Prompts in batches to distributions over prices, and to greedy text."""
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from peft import PeftModel
 from tqdm import tqdm
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from pricer.model.padding import padded_places
 from pricer.prices.distribution import PriceDistributions
 from pricer.prices.reading import read_prices
 from pricer.prices.trie import PriceTrie
@@ -173,13 +173,10 @@ def _predict_batch(
     encoded: list[list[int]],
     reading: Reading,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
-    longest = max(map(len, encoded))
-    input_ids = torch.full((len(encoded), longest), int(tokenizer.pad_token_id))
+    shape = (len(encoded), max(map(len, encoded)))
+    input_ids = torch.full(shape, int(tokenizer.pad_token_id))
     attention_mask = torch.zeros_like(input_ids)
-    # padded after what all prompts begin with, so that it is read once for all
-    shared = min(len(os.path.commonprefix(encoded)), min(map(len, encoded)) - 1)
-    for row, ids in enumerate(encoded):
-        places = [*range(shared), *range(longest - len(ids) + shared, longest)]
+    for row, (ids, places) in enumerate(zip(encoded, padded_places(encoded), strict=True)):
         input_ids[row, places] = torch.tensor(ids)
         attention_mask[row, places] = 1
     input_ids, attention_mask = input_ids.to(model.device), attention_mask.to(model.device)

@@ -86,6 +86,7 @@ class Predictor:
         evidence: Path | str | None = None,
         settings: ServingRecord | None = None,
         device: str = "auto",
+        dequantize: bool = True,
     ) -> None:
         """Load a base model, with an adapter on it or without.
 
@@ -97,6 +98,7 @@ class Predictor:
             settings: a serving record; without one, what the adapter's card says of how it was
                 trained, else the defaults, and intervals are the model's own.
             device: see `choose_device`.
+            dequantize: see `load_base_model`.
 
         Raises:
             BaseModelError: a folder cannot be loaded, or its tokenizer cannot be used.
@@ -110,7 +112,11 @@ class Predictor:
         place = choose_device(device)
         dtype = choose_dtype(settings.dtype, place)
         self.model = load_base_model(
-            base, device=place, dtype=dtype, quantization=settings.quantization
+            base,
+            device=place,
+            dtype=dtype,
+            quantization=settings.quantization,
+            dequantize=dequantize,
         )
         if adapter is not None:
             self.model = load_adapter(self.model, adapter, dtype)

@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 from peft import PeftModel
 from transformers import DynamicCache, PreTrainedModel
 
+from pricer.model.attention import additive_mask
+from pricer.model.padding import shared_tokens
 from pricer.prices.trie import PriceTrie
 
 # What a pass is worth: it reads and dequantizes the weights again, so this many tokens more in
@@ -194,11 +196,11 @@ def _read_prompts(
         visible = visible.to(device)
         visible[:, :, :longest] &= attention_mask[:, None].bool()
         visible[:, longest:, longest:] = torch.as_tensor(trie.paths_above, device=device)
-        mask = _additive(visible, model.dtype)
+        mask = additive_mask(visible, model.dtype)
     end_together = bool(attention_mask[:, -1].all())
     shared, cache = 0, None
     if trie is None and use_cache and b > 1:
-        shared = min(_shared_tokens(input_ids, attention_mask), longest - 1)
+        shared = min(shared_tokens(input_ids, attention_mask), longest - 1)
         cache = _read_shared(model, input_ids[:1, :shared], b) if shared else None
     outputs = model(
         input_ids=input_ids[:, shared:],
@@ -213,12 +215,6 @@ def _read_prompts(
         ends = logits[torch.arange(b, device=device), lengths - 1 - shared]
         logits = torch.cat([ends[:, None], logits[:, longest:]], dim=1)
     return logits, outputs.past_key_values
-
-
-def _shared_tokens(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> int:
-    """Return how many tokens all prompts begin with, the question in front of a description."""
-    same = (input_ids == input_ids[:1]).all(dim=0) & attention_mask.all(dim=0)
-    return int(same.long().cumprod(dim=0).sum())
 
 
 def _read_shared(
@@ -288,7 +284,7 @@ class _Levels:
         [node_tokens] = _tensors(device, self._trie.node_tokens)
         outputs = self._model(
             input_ids=node_tokens[chosen],
-            attention_mask=_additive(visible, self._model.dtype),
+            attention_mask=additive_mask(visible, self._model.dtype),
             position_ids=(prompts.sum(dim=1) + depth - 1)[:, None].expand(b, width),
             past_key_values=cache,
             use_cache=True,
@@ -296,12 +292,6 @@ class _Levels:
         self._seen += width
         logits: torch.Tensor = outputs.logits
         return logits
-
-
-def _additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return the mask (b, 1, queries, keys) that is added to scores: 0 where `visible`."""
-    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-    return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
 
 
 def _tensors(device: torch.device, *arrays: NDArray[np.int64]) -> list[torch.Tensor]:

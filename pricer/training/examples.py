@@ -13,6 +13,7 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from pricer.model.padding import padded_places
 from pricer.products.prompts import encode_completions, encode_prompts
 
 IGNORED = -100  # the label of a token that does not count in the loss
@@ -34,21 +35,20 @@ def build_examples(tokenizer: PreTrainedTokenizerBase, prompts: pd.DataFrame) ->
     )
 
 
-def pad_left(examples: list[dict[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """Return a batch (b, longest) padded on the left, so that all completions end together.
+def collate(examples: list[dict[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """Return a batch (b, longest), padded so that all completions end together.
 
     Every real token keeps the position it has alone. `id` (b,) says which products they are.
     """
-    longest = max(len(example["input_ids"]) for example in examples)
-    shape = (len(examples), longest)
+    sequences = [example["input_ids"] for example in examples]
+    shape = (len(examples), max(map(len, sequences)))
     input_ids = torch.full(shape, pad_token_id)
     labels = torch.full(shape, IGNORED)
     attention_mask = torch.zeros(shape, dtype=torch.long)
-    for row, example in enumerate(examples):
-        start = longest - len(example["input_ids"])
-        input_ids[row, start:] = torch.tensor(example["input_ids"])
-        labels[row, start:] = torch.tensor(example["labels"])
-        attention_mask[row, start:] = 1
+    for row, places in enumerate(padded_places(sequences)):
+        input_ids[row, places] = torch.tensor(sequences[row])
+        labels[row, places] = torch.tensor(examples[row]["labels"])
+        attention_mask[row, places] = 1
     position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
     return {
         "id": torch.tensor([example["id"] for example in examples]),

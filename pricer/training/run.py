@@ -19,6 +19,7 @@ from trl import SFTConfig
 from pricer.errors import PricerError
 from pricer.launch import from_first, rank
 from pricer.model.base import dtype_name
+from pricer.model.fused import fuse
 from pricer.model.lora import lora_config
 from pricer.params import Lora, Train
 from pricer.prices.batches import contiguous_output_layer, is_out_of_memory
@@ -30,7 +31,7 @@ from pricer.training.checkpoints import (
     require_space,
     space_for_checkpoints,
 )
-from pricer.training.examples import build_examples, pad_left
+from pricer.training.examples import build_examples, collate
 from pricer.training.trackers import CURVES, Logged, Trackers
 from pricer.training.trainer import (
     BEST,
@@ -184,9 +185,10 @@ def build_trainer(model: PreTrainedModel, run: Run, trackers: Trackers) -> Compl
         processing_class=tokenizer,
         train_dataset=build_examples(tokenizer, run.train_prompts),
         eval_dataset=build_examples(tokenizer, validation_prompts),
-        data_collator=lambda examples: pad_left(examples, tokenizer.pad_token_id),
+        data_collator=lambda examples: collate(examples, tokenizer.pad_token_id),
         peft_config=lora_config(model, run.lora),
     )
+    fuse(trainer.model)
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             # the trainer made them bfloat16, which loses the small updates late in the schedule

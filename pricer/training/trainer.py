@@ -21,6 +21,8 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
 from pricer.errors import PricerError
+from pricer.model.attention import additive_mask, side_by_side, takes_rows_side_by_side
+from pricer.model.padding import shared_tokens
 from pricer.prices.batches import Reading, Share, predict_distributions
 from pricer.prices.distribution import crps, interval, quantile
 from pricer.prices.trie import PriceTrie
@@ -166,7 +168,7 @@ class CompletionTrainer(SFTTrainer):
 
         Args:
             model: the model, wrapped for training.
-            inputs: a batch from `pad_left`, each (b, longest).
+            inputs: a batch from `collate`, each (b, longest).
             return_outputs: return the model's outputs too.
             num_items_in_batch: completion tokens of the whole optimizer step; None: this batch's.
         """
@@ -176,12 +178,16 @@ class CompletionTrainer(SFTTrainer):
             ids = ", ".join(map(str, inputs["id"].tolist()))
             raise PricerError(f"train: products {ids} have no completion to learn from")
         completion = labels.shape[1] - int(counted[0])
-        outputs = model(
-            **{key: value for key, value in inputs.items() if key not in ("id", "labels")},
-            use_cache=False,
-            logits_to_keep=completion + 1,  # the last prompt position predicts the first token
-        )
-        logits = outputs.logits[:, :-1].float()
+        tokens: dict[str, Any] = {
+            key: value for key, value in inputs.items() if key not in ("id", "labels")
+        }
+        keep = completion + 1  # the last prompt position predicts the first token
+        if takes_rows_side_by_side(self.model.config):
+            tokens = one_row(tokens, keep, self.model.dtype)
+        else:
+            tokens["logits_to_keep"] = keep
+        outputs = model(**tokens, use_cache=False)
+        logits = outputs.logits.view(len(labels), keep, -1)[:, :-1].float()
         targets = labels[:, -completion:]
         loss = F.cross_entropy(
             logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
@@ -193,6 +199,27 @@ class CompletionTrainer(SFTTrainer):
             loss = loss * self.accelerator.num_processes
         loss = loss / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
+
+
+def one_row(tokens: dict[str, torch.Tensor], keep: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Return what a model takes to read a batch as one row, what all begin with only once.
+
+    Args:
+        tokens: input_ids, attention_mask and position_ids, each (b, longest).
+        keep: positions at the end of each row whose logits are asked for.
+        dtype: of attention scores.
+    """
+    b, longest = tokens["input_ids"].shape
+    shared = min(shared_tokens(tokens["input_ids"], tokens["attention_mask"]), longest - keep)
+    visible = torch.ones((longest, longest), dtype=torch.bool).tril()
+    ends = shared + (longest - shared) * torch.arange(1, b + 1)[:, None] + torch.arange(-keep, 0)
+    return {
+        "input_ids": side_by_side(tokens["input_ids"], shared),
+        "position_ids": side_by_side(tokens["position_ids"], shared),
+        "attention_mask": additive_mask(visible & tokens["attention_mask"][:, None].bool(), dtype),
+        "shared": shared,
+        "logits_to_keep": ends.flatten(),
+    }
 
 
 def dollar_scores(

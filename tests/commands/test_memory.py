@@ -17,7 +17,7 @@ from pricer.model.base import load_base_model
 from pricer.model.sources import find_config
 from pricer.params import HubModel, read_params
 from pricer.products.prompts import build_prompts
-from pricer.training.examples import pad_left
+from pricer.training.examples import collate
 from pricer.training.run import Run, build_trainer
 from pricer.training.trackers import Logged, Trackers
 from tests.conftest import ROOT
@@ -102,7 +102,7 @@ def test_activations_are_what_autograd_keeps(
     )
     logged = Logged(tmp_path / "curves", [], tmp_path, "run", tags=[], params={})
     trainer = build_trainer(model, run, Trackers(logged))
-    batch = pad_left([trainer.train_dataset[row] for row in range(8)], pad_token_id=0)
+    batch = collate([trainer.train_dataset[row] for row in range(8)], pad_token_id=0)
     prepared = trainer.accelerator.prepare(trainer.model).train()
     weights = {weight.untyped_storage().data_ptr() for weight in prepared.parameters()}
     kept = {}

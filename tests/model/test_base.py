@@ -1,5 +1,6 @@
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,14 +19,33 @@ from tests.quantization import quantization
 CPU = torch.device("cpu")
 
 
-def load(folder, *, bits: int = 4, dtype=torch.bfloat16, quant_storage=None):
+def load(
+    folder, *, bits: int = 4, dtype=torch.bfloat16, quant_storage=None, dequantize: bool = False
+):
     return load_base_model(
         folder,
         device=CPU,
         dtype=dtype,
         quantization=quantization(bits),
         quant_storage=quant_storage,
+        dequantize=dequantize,
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_dequantized_weights_are_the_same_numbers(base_model_dir, monkeypatch, dtype):
+    ids = torch.tensor([[5, 6, 7]])
+
+    def kinds(model):
+        return {type(layer).__name__ for layer in model.model.layers.modules()}
+
+    with torch.no_grad():
+        packed = load(base_model_dir, dtype=dtype)
+        held = load(base_model_dir, dtype=dtype, dequantize=True)
+        assert "Linear4bit" in kinds(packed) and "Linear4bit" not in kinds(held)
+        assert torch.equal(packed(ids).logits, held(ids).logits)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+    assert "Linear4bit" in kinds(load(base_model_dir, dequantize=True))
 
 
 def test_weights_stored_in_the_compute_type_are_the_same_weights(base_model_dir):

@@ -20,7 +20,7 @@ from pricer.prices.record import QUANTIZATION, ServingRecord
 from pricer.products.prompts import build_prompts
 from pricer.training.checkpoints import find_start, space_for_checkpoints
 from pricer.training.checks import check_calibration, check_optimizer, check_trackers
-from pricer.training.examples import IGNORED, EpochOrder, build_examples, pad_left
+from pricer.training.examples import IGNORED, EpochOrder, build_examples, collate
 from pricer.training.run import Run, build_trainer, fit, run_training
 from pricer.training.trackers import CURVES, Logged, Trackers
 from pricer.training.trainer import CompletionTrainer, dollar_scores
@@ -97,7 +97,7 @@ def gradients(trainer, batch) -> dict[str, torch.Tensor]:
 
 
 def first_batch(trainer, n: int = 4):
-    return pad_left([trainer.train_dataset[row] for row in range(n)], pad_token_id=0)
+    return collate([trainer.train_dataset[row] for row in range(n)], pad_token_id=0)
 
 
 def test_the_prompt_is_never_a_label(tokenizer, prompts):
@@ -111,7 +111,7 @@ def test_the_prompt_is_never_a_label(tokenizer, prompts):
 def test_the_loss_is_the_full_models_over_completion_tokens(make_trainer):
     trainer = make_trainer(bits=16, dtype=torch.float32)
     examples = [trainer.train_dataset[row] for row in range(6)]
-    loss = trainer.compute_loss(trainer.model, pad_left(examples, pad_token_id=0))
+    loss = trainer.compute_loss(trainer.model, collate(examples, pad_token_id=0))
     total = count = 0.0
     for example in examples:  # alone, unpadded, over every position
         logits = trainer.model(torch.tensor([example["input_ids"]])).logits[0, :-1]
@@ -208,7 +208,7 @@ def test_accumulating_two_batches_is_one_of_twice_the_size(make_trainer):
     )
     trainer.model.zero_grad()
     for rows in (range(4), range(4, 8)):
-        half = pad_left([trainer.train_dataset[row] for row in rows], pad_token_id=0)
+        half = collate([trainer.train_dataset[row] for row in rows], pad_token_id=0)
         trainer.compute_loss(trainer.model, half, num_items_in_batch=count).backward()
     for name, parameter in trainer.model.named_parameters():
         if parameter.requires_grad:
@@ -559,7 +559,7 @@ def test_a_tracker_that_is_not_installed_is_told(monkeypatch):
 
 
 def test_left_padding_keeps_positions():
-    batch = pad_left(
+    batch = collate(
         [
             {"id": 3, "input_ids": [5, 6], "labels": [-100, 6]},
             {"id": 4, "input_ids": [7, 8, 9], "labels": [-100, 8, 9]},
