@@ -10,6 +10,7 @@ from pricer.evidence.wording import wording
 from pricer.files import write_json, write_parquet_parts, writing
 from pricer.judging.figures import token_histogram
 from pricer.model.base import load_tokenizer
+from pricer.model.folder import check_window, read_config
 from pricer.params import read_params
 from pricer.products.items import SPLITS, read_item_parts
 from pricer.products.prompts import (
@@ -27,6 +28,7 @@ def main(
     """Write one Parquet file a split to `prompts_dir`, statistics and charts to `metrics_dir`."""
     told, params = read_params().evidence, read_params().prompts
     tokenizer = load_tokenizer(base_model_dir)
+    check_window(read_config(base_model_dir), params.max_length, str(base_model_dir))
     counts: list[pd.DataFrame] = []
 
     def prompts(split: str) -> Iterator[pd.DataFrame]:

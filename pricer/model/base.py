@@ -20,7 +20,7 @@ from pricer.errors import BaseModelError, first_line, quoted
 from pricer.hub import read_origin, weights_folder
 from pricer.launch import local_rank
 from pricer.model.attention import GROUPED, KINDS
-from pricer.model.folder import CONFIG, read_config, refuse_adapter, weight_files
+from pricer.model.folder import CONFIG, check_quantized, read_config, refuse_adapter, weight_files
 from pricer.params import Dtype, Quantization
 from pricer.provenance import digest, folder_sha256
 
@@ -190,7 +190,7 @@ def load_base_model(
     if not (folder / CONFIG).is_file():  # the library would ask the Hub for such a name
         raise BaseModelError(f"{folder}: no base model there (no {CONFIG}): dvc repro fetch")
     weights = weights_folder(folder)
-    read_config(weights)
+    check_quantized(read_config(weights), quantization, str(folder))
     refuse_adapter(weights)
     weight_files(weights)
     config = None

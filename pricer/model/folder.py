@@ -10,10 +10,13 @@ from typing import Any
 from pricer.errors import BaseModelError, quoted
 from pricer.files import read_json
 from pricer.hub import checked_names
+from pricer.params import Quantization
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
+WINDOWED = ("sliding_attention", "chunked_attention")  # kinds of layers
+READ_AFTER = 64  # tokens of prices beside each other in a cache, at most
 # far above any model that there is; a layer takes milliseconds to build, whatever its width
 LARGEST = {
     "num_hidden_layers": 1_000,
@@ -95,6 +98,49 @@ def weight_files(folder: Path) -> list[str]:
     if inner := [name for name in files if "/" in name]:
         raise BaseModelError(f"{index}: {quoted(inner[0])} is not beside it, as weights must be")
     return files
+
+
+def check_window(config: dict[str, Any], tokens: int, where: str) -> None:
+    """Raise BaseModelError if some layers of a model see less than prompts and what is read after.
+
+    Prices would be read from other keys than the model was trained on.
+
+    Args:
+        config: the model's.
+        tokens: of the longest prompt.
+        where: its folder, for the message.
+    """
+    text = config.get("text_config") or config
+    kinds = text.get("layer_types")
+    if kinds:
+        slides = any(kind in WINDOWED for kind in kinds)
+    else:
+        slides = text.get("use_sliding_window", True)
+    windows = [text.get(key) for key in ("sliding_window", "attention_chunk_size")]
+    window = min((size for size in windows if size and slides), default=None)
+    if window is not None and tokens + READ_AFTER > window:
+        raise BaseModelError(
+            f"{where}: some layers see {window} tokens alone (sliding_window), too few for prompts "
+            f"of {tokens} and the {READ_AFTER} that prices are read from: lower prompts.cutoff and "
+            "prompts.max_length, or take another model"
+        )
+
+
+def check_quantized(config: dict[str, Any], quantization: Quantization, where: str) -> None:
+    """Raise BaseModelError if a model is quantized already, and not as the params say."""
+    stored = config.get("quantization_config")
+    if stored is None:
+        return
+    method = stored.get("quant_method") if isinstance(stored, dict) else None
+    if method == "bitsandbytes" and all(
+        stored.get(key) == value for key, value in quantization.model_dump().items()
+    ):
+        return
+    raise BaseModelError(
+        f"{where}: is quantized already ({quoted(method)}), and not as the params under "
+        "quantization say: take the model that it was made of, or set them to what its "
+        f"{CONFIG} says (quantization_config)"
+    )
 
 
 def refuse_adapter(folder: Path) -> None:

@@ -25,6 +25,7 @@ from pricer.prices.distribution import (
     calibrated,
     interval,
 )
+from pricer.prices.model_check import check_scores
 from pricer.prices.predictions import parse_price
 from pricer.prices.record import ServingRecord, check_belongs, read_record, record_of
 from pricer.prices.trie import build_price_trie
@@ -127,6 +128,7 @@ class Predictor:
         # the model's own buffers are shared: one call at a time
         self._lock = threading.Lock()
         self._try(base)
+        check_scores(self.model, self.tokenizer, str(base))
 
     def _try(self, base: Path) -> None:
         """Raise BaseModelError if the model cannot compute: some settings are used only then."""

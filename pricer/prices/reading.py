@@ -26,6 +26,7 @@ def read_prices(
     *,
     max_dropped_mass: float,
     keep_cache: bool = False,
+    at_once: bool | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, DynamicCache | None]:
     """Return each value's log probability as the number that follows each prompt.
 
@@ -46,6 +47,7 @@ def read_prices(
         attention_mask: (b, longest), 1 for real tokens.
         max_dropped_mass: share that may be left unread for each prompt, 0 for none.
         keep_cache: return the cache also where scoring needs none.
+        at_once: read the whole trie with the prompts, or level by level; None for the quicker.
 
     Returns:
         Log probabilities (b, values) in float64; the probability of nodes that were not read
@@ -55,7 +57,8 @@ def read_prices(
     b = len(input_ids)
     device = input_ids.device
     deepest = int(trie.depths.max())
-    at_once = b * (len(trie.depths) - 1) < PASS_TOKENS * deepest
+    if at_once is None:
+        at_once = b * (len(trie.depths) - 1) < PASS_TOKENS * deepest
     [node_edges, value_edges] = _tensors(device, trie.node_edges, trie.value_edges)
     # log probability of the path that ends with each edge
     paths = torch.full((b, len(trie.edge_tokens)), -torch.inf, dtype=torch.float64, device=device)

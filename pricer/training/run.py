@@ -23,6 +23,7 @@ from pricer.model.fused import fuse
 from pricer.model.lora import lora_config
 from pricer.params import Lora, Train
 from pricer.prices.batches import contiguous_output_layer, is_out_of_memory
+from pricer.prices.model_check import check_scores
 from pricer.prices.trie import build_price_trie
 from pricer.training.callbacks import LossBar
 from pricer.training.checkpoints import (
@@ -127,6 +128,7 @@ def _fit_once(
     model = load()
     if first:
         print(f"training on {model.device} in {dtype_name(run.dtype)}, {how}", flush=True)
+    check_scores(model, run.tokenizer, "the base model")
     trainer = build_trainer(model, run, trackers)
     if first and run.train.save_strategy != "no":
         trained = trainer.model.get_nb_trainable_parameters()[0]
@@ -189,6 +191,8 @@ def build_trainer(model: PreTrainedModel, run: Run, trackers: Trackers) -> Compl
         peft_config=lora_config(model, run.lora),
     )
     fuse(trainer.model)
+    if hasattr(trainer.model.config, "output_router_logits"):  # the loss is the completion's alone
+        trainer.model.config.output_router_logits = False
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             # the trainer made them bfloat16, which loses the small updates late in the schedule
