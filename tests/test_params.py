@@ -158,7 +158,7 @@ def test_a_missing_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
         ),
         (("tags: []", "tags: ['']"), "train.tags.0 must not be empty, got ''"),
         (("report_to: []", "report_to: [wandb, wandb]"), "report_to must name each tracker once"),
-        (("train_size: 1400", "train_size: 3000000000"), "must be less than or equal to 1000000"),
+        (("train_size: 2000", "train_size: 3000000000"), "must be less than or equal to 1000000"),
         (("resamples: 10000", "resamples: 3000000000"), "must be less than or equal to 1000000"),
         (("epochs: 1", "epochs: 1e300"), "epochs must be less than or equal to 10000"),
         (("trees: 200", f"trees: {'7' * 400}"), "got a number of more than 60 digits"),
@@ -212,18 +212,18 @@ def test_contradictions_between_processes_and_the_rest_name_their_keys(tmp_path)
             "predict.calibration_size must be greater than or equal to 9, got 8",
         ),
         (
-            [("logging_steps: 5", "logging_steps: 176"), ("strategy: steps", "strategy: no")],
-            "train.logging_steps must be at most 175, the steps that items.catalog.train_size "
-            "makes, when train.save_strategy is no, got 176: no training loss would be logged",
+            [("logging_steps: 5", "logging_steps: 251"), ("strategy: steps", "strategy: no")],
+            "train.logging_steps must be at most 250, the steps that items.catalog.train_size "
+            "makes, when train.save_strategy is no, got 251: no training loss would be logged",
         ),
         (
-            [("warmup_steps: 0.05", "warmup_steps: 200")],
-            "train.warmup_steps must be at most 175, the steps that items.catalog.train_size "
-            "makes, or below 1 for a share of them, got 200: train.learning_rate would never be "
+            [("warmup_steps: 0.05", "warmup_steps: 300")],
+            "train.warmup_steps must be at most 250, the steps that items.catalog.train_size "
+            "makes, or below 1 for a share of them, got 300: train.learning_rate would never be "
             "reached",
         ),
         (
-            [("device: auto", "device: cpu"), ("optim: adamw_torch", "optim: adamw_8bit")],
+            [("device: auto", "device: cpu"), ("optim: adamw_torch_fused", "optim: adamw_8bit")],
             "train.optim must be adamw_torch or adamw_torch_fused when compute.device is cpu, "
             "got 'adamw_8bit': the others need a GPU",
         ),
@@ -245,8 +245,8 @@ def test_contradictions_name_both_knobs_and_the_cure(tmp_path, edits, told):
         [("select: last", "select: best"), ("size: 48 ", "size: 191 ")],
         [("size: 48 ", "size: 200 ")],  # nothing is selected on them
         [("logging_steps: 5", "logging_steps: 1000")],  # logged with the last checkpoint
-        [("warmup_steps: 0.05", "warmup_steps: 200"), ("epochs: 1", "epochs: 2")],
-        [("warmup_steps: 0.05", "warmup_steps: 200"), ("type: cosine", "type: constant")],
+        [("warmup_steps: 0.05", "warmup_steps: 300"), ("epochs: 1", "epochs: 2")],
+        [("warmup_steps: 0.05", "warmup_steps: 300"), ("type: cosine", "type: constant")],
         # how many there are is in the data alone
         [("source: catalog", "source: hub"), ("warmup_steps: 0.05", "warmup_steps: 9999")],
         [
@@ -274,7 +274,7 @@ def test_contradictions_are_told_with_the_problems_of_single_knobs(tmp_path):
         ("max_price: 999.49", "max_price: 1500"),
         ("  max_new_tokens: 8", "  max_new_tokens: 0"),
         ("  seed: 42", "  seed: -1"),
-        ("warmup_steps: 0.05", "warmup_steps: 200"),
+        ("warmup_steps: 0.05", "warmup_steps: 300"),
         ("epochs: 1", "epochs: 0"),  # how many steps there are nobody knows
         ("use_dora: false", "use_dora: true"),
         ("load_in_4bit: true", "load_in_4bit: false"),
