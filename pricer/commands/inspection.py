@@ -104,8 +104,10 @@ def estimate(shape: Shape, params: Params) -> dict[str, int]:
     """Return the bytes of training by part, on the device that the params lead to."""
     device = choose_device(params.compute.device)
     dtype = choose_dtype(params.compute.dtype, device)
+    bits = params.quantization.bits
+    held = bits == 4 and params.compute.dequantize and device.type == "cpu"
     recipe = Recipe(
-        bits=params.quantization.bits,
+        bits=16 if held else bits,
         double_quant=params.quantization.bnb_4bit_use_double_quant,
         dtype=dtype_name(dtype),
         optim=params.train.optim,
@@ -130,7 +132,7 @@ def measured_weights(base_model_dir: Path, params: Params) -> int:
         device=device,
         dtype=choose_dtype(params.compute.dtype, device),
         quantization=params.quantization,
-        dequantize=False,
+        dequantize=params.compute.dequantize,
     )
     return int(model.get_memory_footprint(return_buffers=False))
 

@@ -139,8 +139,8 @@ def activation_bytes(
     adapter; three widths of the MLP (gate before and after its activation, up); of the attention
     queries, keys and values, and either its outputs and sums (fused) or its probabilities in
     float32 and in the compute type. Dropout keeps a mask of each adapter's input, in bytes on a
-    GPU, in float32 on a CPU. With checkpointing the residual stream alone is kept, and one layer at
-    a time computed again.
+    GPU, in the compute type on a CPU. With checkpointing the residual stream alone is kept, and one
+    layer at a time computed again.
 
     Source: counted in what autograd saves, in the manner of Korthikanti et al. (2022), Reducing
     Activation Recomputation in Large Transformer Models, section 4; compared with it in the tests.
@@ -160,7 +160,7 @@ def activation_bytes(
     else:
         attention = 3 * attention + shape.heads * length * (4 + width)
     layer = 2 * 4 * shape.hidden + 3 * shape.intermediate * width + attention
-    mask = (1 if fused else 4) if dropout else 0
+    mask = (1 if fused else width) if dropout else 0
     adapted = shape.adapted_widths * (width + mask)
     tokens = batch * length
     if checkpointing:

@@ -125,7 +125,7 @@ def test_a_gpu_that_bitsandbytes_cannot_use_is_told(project, monkeypatch, suppor
 def test_what_the_train_stage_would_refuse_is_fatal(project, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr("pricer.training.checks.importlib.util.find_spec", lambda name: None)
-    edit(project / "params.yaml", "optim: adamw_torch", "optim: paged_adamw_32bit")
+    edit(project / "params.yaml", "optim: adamw_torch_fused", "optim: paged_adamw_32bit")
     edit(project / "params.yaml", "report_to: []", "report_to: [tensorboard, mlflow]")
     edit(project / "params.yaml", "processes: 1", "processes: 2")
     edit(project / "params.yaml", "strategy: ddp", "strategy: fsdp")

@@ -87,17 +87,19 @@ def test_the_table_adds_up_to_what_training_makes(base_model_dir, lora):
 
 
 @pytest.mark.parametrize(("dtype", "width"), [("bfloat16", 2), ("float32", 4)])
-def test_weights_that_are_there_are_measured(base_model_dir, tmp_path, dtype, width):
+@pytest.mark.parametrize("held", [True, False])
+def test_weights_that_are_there_are_measured(base_model_dir, tmp_path, dtype, width, held):
     folder = tmp_path / "base_model"
     shutil.copytree(base_model_dir, folder)
     (folder / "origin.json").write_text(json.dumps({"base_model": f"folder {base_model_dir}"}))
-    compute = PARAMS.compute.model_copy(update={"dtype": dtype})
+    compute = PARAMS.compute.model_copy(update={"dtype": dtype, "dequantize": held})
     params = PARAMS.model_copy(update={"model": from_path(base_model_dir), "compute": compute})
     text = inspection_text(params, folder, measure=False)
     measured = int(re.search(r"measured: .*\(([\d,]+) bytes\)", text)[1].replace(",", ""))
     config, _ = find_config(params.model, folder)
     shape = model_shape(adapted_model(config, params.lora))
-    assert measured == shape.linear // 2 + width * shape.other
+    linear = width * shape.linear if held else shape.linear // 2
+    assert measured == linear + width * shape.other
     with pytest.raises(BaseModelError, match="has no such model: run `dvc repro fetch`"):
         inspection_text(params, tmp_path / "none", measure=True)
 
