@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from pricer.errors import ParamsError
+from pricer.errors import ParamsError, quoted
 from pricer.params import Params, flat, load_yaml, params_text, parse_params
 
 DEFAULTS = "demo"
@@ -69,7 +69,7 @@ def check_preset(folder: Path, name: str) -> None:
 def _overlay(folder: Path, name: str) -> dict[str, Any]:
     if name not in preset_names(folder):
         known = ", ".join(preset_names(folder)) or f"none in {folder}: run from the project's root"
-        raise ParamsError(f"there is no preset {name!r} (known: {known})")
+        raise ParamsError(f"there is no preset {quoted(name)} (known: {known})")
     file = folder / f"{name}.yaml"
     values = load_yaml(_round_trip(), params_text(file), file)
     if not isinstance(values, dict):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pricer.errors import PricerError
+from pricer.errors import PricerError, quoted
 from pricer.files import read_parquet
 from pricer.prices.predictions import read_baselines, read_predictions
 from pricer.workspace import require
@@ -109,12 +109,12 @@ def read_revision(path: Path, revision: str) -> io.BytesIO:
         content = dvc.api.read(str(path), rev=revision, mode="rb")
     except RevError:
         raise PricerError(
-            f"{revision!r} is no predictor, git revision or experiment: "
+            f"{quoted(revision)} is no predictor, git revision or experiment: "
             "`git log --oneline` and `dvc exp list` show what there is"
         ) from None
     except SCMError:
         raise PricerError(
-            f"{revision!r} is no predictor here, and revisions and experiments are known in a git "
+            f"{quoted(revision)} is no predictor here, and revisions and experiments are known in a git "
             f"repository alone, in which {Path.cwd()} is not"
         ) from None
     except (DvcException, FileNotFoundError):
