@@ -114,8 +114,8 @@ def read_revision(path: Path, revision: str) -> io.BytesIO:
         ) from None
     except SCMError:
         raise PricerError(
-            f"{quoted(revision)} is no predictor here, and revisions and experiments are known in a git "
-            f"repository alone, in which {Path.cwd()} is not"
+            f"{quoted(revision)} is no predictor here, and revisions and experiments are known in "
+            f"a git repository alone, in which {Path.cwd()} is not"
         ) from None
     except (DvcException, FileNotFoundError):
         raise NotCachedError(
