@@ -11,6 +11,8 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 from transformers.masking_utils import eager_mask
 
+from pricer.model.folder import attention_window
+
 GROUPED = "grouped"
 # kinds of models whose attention is this and no more, as tests show for each
 KINDS = ("gemma", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
@@ -80,10 +82,7 @@ def additive_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def takes_rows_side_by_side(config: PretrainedConfig) -> bool:
     """Tell whether a model was loaded with this attention, and over the whole sequence."""
-    kinds = getattr(config, "layer_types", None) or []
-    window = getattr(config, "sliding_window", None) if not kinds else None
-    whole = not window and all(kind == "full_attention" for kind in kinds)
-    return config._attn_implementation == GROUPED and whole
+    return config._attn_implementation == GROUPED and attention_window(vars(config)) is None
 
 
 AttentionInterface.register(GROUPED, grouped_attention)

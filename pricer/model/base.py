@@ -190,7 +190,8 @@ def load_base_model(
     if not (folder / CONFIG).is_file():  # the library would ask the Hub for such a name
         raise BaseModelError(f"{folder}: no base model there (no {CONFIG}): dvc repro fetch")
     weights = weights_folder(folder)
-    check_quantized(read_config(weights), quantization, str(folder))
+    stored = read_config(weights)
+    check_quantized(stored, quantization, str(folder))
     refuse_adapter(weights)
     weight_files(weights)
     config = None
@@ -207,7 +208,7 @@ def load_base_model(
             dtype=dtype,
             device_map={"": device},
             quantization_config=config,
-            attn_implementation=_attention(weights, device),
+            attn_implementation=_attention(stored.get("model_type"), device),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
@@ -229,11 +230,11 @@ def load_base_model(
     return model.eval()
 
 
-def _attention(weights: Path, device: torch.device) -> str:
+def _attention(kind: str | None, device: torch.device) -> str:
     """Return the library's name of how attention is computed; `eager` is a model's own way."""
     if device.type != "cpu":
         return "sdpa"
-    return GROUPED if read_config(weights).get("model_type") in KINDS else "eager"
+    return GROUPED if kind in KINDS else "eager"
 
 
 def _check_finite(weights: Path, dtype: torch.dtype, folder: Path) -> None:

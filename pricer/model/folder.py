@@ -4,6 +4,7 @@ Whatever is wrong is told before a library reads it: that would build a billion 
 name out of the folder, or put an adapter that lies beside the weights on them.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,18 @@ def weight_files(folder: Path) -> list[str]:
     return files
 
 
-def check_window(config: dict[str, Any], tokens: int, where: str) -> None:
+def attention_window(config: Mapping[str, Any]) -> int | None:
+    """Return how many tokens those layers of a text model see that do not see all, if there are."""
+    kinds = config.get("layer_types")
+    if kinds:
+        slides = any(kind in WINDOWED for kind in kinds)
+    else:
+        slides = config.get("use_sliding_window", True)
+    windows = [config.get(key) for key in ("sliding_window", "attention_chunk_size")]
+    return min((size for size in windows if size and slides), default=None)
+
+
+def check_window(config: Mapping[str, Any], tokens: int, where: str) -> None:
     """Raise BaseModelError if some layers of a model see less than prompts and what is read after.
 
     Prices would be read from other keys than the model was trained on.
@@ -110,14 +122,7 @@ def check_window(config: dict[str, Any], tokens: int, where: str) -> None:
         tokens: of the longest prompt.
         where: its folder, for the message.
     """
-    text = config.get("text_config") or config
-    kinds = text.get("layer_types")
-    if kinds:
-        slides = any(kind in WINDOWED for kind in kinds)
-    else:
-        slides = text.get("use_sliding_window", True)
-    windows = [text.get(key) for key in ("sliding_window", "attention_chunk_size")]
-    window = min((size for size in windows if size and slides), default=None)
+    window = attention_window(config.get("text_config") or config)
     if window is not None and tokens + READ_AFTER > window:
         raise BaseModelError(
             f"{where}: some layers see {window} tokens alone (sliding_window), too few for prompts "

@@ -116,7 +116,7 @@ def _lora(layer: LoraLinear, x: torch.Tensor) -> torch.Tensor:
 
 def _is_usual(layer: torch.nn.Module) -> bool:
     """Tell whether a norm computes what `FusedNorm` does: some add 1 to their weight."""
-    weight = layer.weight
+    weight = getattr(layer, "weight", None)  # some have none
     if not hasattr(layer, "variance_epsilon") or not isinstance(weight, torch.Tensor):
         return False
     some = torch.linspace(-2, 3, 4 * weight.numel()).view(4, -1).to(weight.dtype)

@@ -1,4 +1,4 @@
-"""Where token ids go in a batch: padded after what all sequences begin with."""
+"""Sequences of token ids as one batch, padded after what all of them begin with."""
 
 import os
 from collections.abc import Sequence
@@ -6,18 +6,20 @@ from collections.abc import Sequence
 import torch
 
 
-def padded_places(sequences: Sequence[list[int]]) -> list[list[int]]:
-    """Return the columns of each sequence's tokens in a batch as wide as the longest.
+def padded(sequences: Sequence[list[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return token ids and attention mask of sequences, each (n, longest).
 
     The shorter ones are padded between what all begin with and the rest, so that the beginning
-    can be read once for all, and all end together.
+    can be read once for all, and all end together. Where the mask is 1, row by row, lie the tokens
+    of one sequence after the other.
     """
-    longest = max(map(len, sequences))
-    shared = min(len(os.path.commonprefix(sequences)), min(map(len, sequences)) - 1)
-    return [
-        [*range(shared), *range(longest - len(sequence) + shared, longest)]
-        for sequence in sequences
-    ]
+    lengths = torch.tensor([len(sequence) for sequence in sequences])[:, None]
+    shared = min(len(os.path.commonprefix(list(sequences))), int(lengths.min()) - 1)
+    places = torch.arange(int(lengths.max()))
+    real = (places < shared) | (places >= lengths.max() - lengths + shared)
+    input_ids = torch.full(real.shape, pad_token_id)
+    input_ids[real] = torch.tensor([token for sequence in sequences for token in sequence])
+    return input_ids, real.long()
 
 
 def shared_tokens(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> int:

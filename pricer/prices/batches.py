@@ -14,7 +14,7 @@ from tqdm import tqdm
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pricer.model.folder import check_window
-from pricer.model.padding import padded_places
+from pricer.model.padding import padded
 from pricer.prices.distribution import PriceDistributions
 from pricer.prices.reading import read_prices
 from pricer.prices.trie import PriceTrie
@@ -68,7 +68,9 @@ def predict_distributions(
         share: called at once in several processes, the part of this one.
     """
     encoded = encode_prompts(tokenizer, prompts)
-    check_window(model.config.to_dict(), max(map(len, encoded), default=0), "the base model")
+    check_window(
+        vars(model.config.get_text_config()), max(map(len, encoded), default=0), "the base model"
+    )
     rows = _own_rows(encoded, reading.batch_size, share)
     texts = [""] * len(prompts) if reading.max_new_tokens else []
     found = PriceDistributions(
@@ -190,16 +192,6 @@ def _predict_batch(
     if most := reading.max_new_tokens:
         texts = _continue(model, tokenizer, input_ids, attention_mask, cache, most)
     return log_probs.cpu().numpy(), dropped.cpu().numpy(), texts
-
-
-def padded(encoded: list[list[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return token ids and attention mask, each (b, longest), see `padded_places`."""
-    input_ids = torch.full((len(encoded), max(map(len, encoded))), pad_token_id)
-    attention_mask = torch.zeros_like(input_ids)
-    for row, (ids, places) in enumerate(zip(encoded, padded_places(encoded), strict=True)):
-        input_ids[row, places] = torch.tensor(ids)
-        attention_mask[row, places] = 1
-    return input_ids, attention_mask
 
 
 def _continue(

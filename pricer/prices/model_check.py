@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pricer.errors import BaseModelError, first_line
 from pricer.model.attention import KINDS
-from pricer.prices.batches import padded
+from pricer.model.padding import padded
 from pricer.prices.reading import read_prices
 from pricer.prices.trie import build_price_trie
 from pricer.products.prompts import build_prompt, encode_prompts

@@ -13,7 +13,7 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from pricer.model.padding import padded_places
+from pricer.model.padding import padded
 from pricer.products.prompts import encode_completions, encode_prompts
 
 IGNORED = -100  # the label of a token that does not count in the loss
@@ -41,14 +41,11 @@ def collate(examples: list[dict[str, Any]], pad_token_id: int) -> dict[str, torc
     Every real token keeps the position it has alone. `id` (b,) says which products they are.
     """
     sequences = [example["input_ids"] for example in examples]
-    shape = (len(examples), max(map(len, sequences)))
-    input_ids = torch.full(shape, pad_token_id)
-    labels = torch.full(shape, IGNORED)
-    attention_mask = torch.zeros(shape, dtype=torch.long)
-    for row, places in enumerate(padded_places(sequences)):
-        input_ids[row, places] = torch.tensor(sequences[row])
-        labels[row, places] = torch.tensor(examples[row]["labels"])
-        attention_mask[row, places] = 1
+    input_ids, attention_mask = padded(sequences, pad_token_id)
+    labels = torch.full_like(input_ids, IGNORED)
+    labels[attention_mask.bool()] = torch.tensor(
+        [label for example in examples for label in example["labels"]]
+    )
     position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
     return {
         "id": torch.tensor([example["id"] for example in examples]),

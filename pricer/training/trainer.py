@@ -58,7 +58,7 @@ class CompletionTrainer(SFTTrainer):
 
     The output layer runs at completion positions alone, on every device: the vocabulary is the
     widest layer of a small model, and a completion is a few of the last positions of a batch that
-    is padded on the left.
+    ends together.
 
     Attributes:
         judged: products that are judged in dollars.

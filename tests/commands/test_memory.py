@@ -45,13 +45,13 @@ def test_weights_of_llama_3b_take_what_is_published(bits, width, published_gb):
     assert estimated == pytest.approx(published_gb, rel=0.02)
 
 
-def load(folder, bits: int, double_quant: bool = True):
+def load(folder, bits: int, double_quant: bool = True, *, dequantize: bool = False):
     return load_base_model(
         folder,
         device=torch.device("cpu"),
         dtype=torch.bfloat16,
         quantization=quantization(bits, double_quant=double_quant),
-        dequantize=False,
+        dequantize=dequantize,
     )
 
 
@@ -89,13 +89,7 @@ def test_activations_are_what_autograd_keeps(
 ):
     """In training as it is, on a model of two layers; `sdpa` as on a GPU."""
     prompts = build_prompts(tokenizer, items.head(16), cutoff=60, rounded=True)
-    model = load_base_model(
-        base_model_dir,
-        device=torch.device("cpu"),
-        dtype=torch.bfloat16,
-        quantization=quantization(4),
-        dequantize=attention != "sdpa",
-    )
+    model = load(base_model_dir, 4, dequantize=attention != "sdpa")
     if attention == "sdpa":
         model.set_attn_implementation(attention)
         monkeypatch.setattr("pricer.training.run.fuse", lambda _: None)

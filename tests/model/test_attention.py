@@ -1,31 +1,18 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from pricer.model.attention import GROUPED, KINDS, takes_rows_side_by_side
 from pricer.model.fused import fuse
 from pricer.training.examples import IGNORED, collate
 from pricer.training.trainer import one_row
+from tests.tiny_models import tiny_model
 
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-}
+SMALL = {"hidden_size": 32, "intermediate_size": 48, "head_dim": 8, "sliding_window": None}
 
 
 def make(kind: str, attention: str, **other):
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **(SIZES | {"sliding_window": None} | other))
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
-    return model.float()
+    return tiny_model(kind, 64, attention=attention, **(SMALL | other))
 
 
 def batch() -> dict[str, torch.Tensor]:

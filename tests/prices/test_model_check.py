@@ -4,8 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from pricer.errors import BaseModelError
 from pricer.model.attention import KINDS
@@ -13,18 +11,8 @@ from pricer.model.folder import check_quantized, check_window
 from pricer.prices import model_check
 from pricer.prices.model_check import check_scores
 from tests.quantization import quantization
+from tests.tiny_models import tiny_model
 
-SIZES = {
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 512,
-    "pad_token_id": 0,
-    "eos_token_id": 0,
-}
 EXPERTS = {
     "num_experts": 4,
     "num_local_experts": 4,
@@ -58,9 +46,7 @@ REFUSED = {
 
 
 def make(kind: str, tokenizer, **settings):
-    torch.manual_seed(0)
-    sizes = SIZES | {"vocab_size": len(tokenizer)} | settings
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes)).eval()
+    model = tiny_model(kind, len(tokenizer), **settings)
     for parameter in model.parameters():
         if parameter.dim() > 1:  # at the usual scale, attention sees all tokens alike
             parameter.data.normal_(0, 1.2 / parameter.shape[-1] ** 0.5)
