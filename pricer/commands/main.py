@@ -12,7 +12,9 @@ from pricer.commands.inspect import inspect
 from pricer.commands.predict import predict
 from pricer.commands.preset import preset
 from pricer.commands.publish import publish
+from pricer.commands.serve import serve
 from pricer.commands.sweep import show
+from pricer.commands.variants import variants
 from pricer.errors import explain, one_line
 from pricer.stage import load_environment, show_traceback
 
@@ -25,7 +27,7 @@ def pricer() -> None:
     """Teach a language model what things cost."""
 
 
-for command in (predict, compare, inspect, doctor, preset, publish):
+for command in (predict, serve, variants, compare, inspect, doctor, preset, publish):
     app.command()(command)
 sweep.command()(show)
 app.add_typer(sweep, name="sweep", help="Experiments side by side.")

@@ -1,6 +1,5 @@
 """`pricer predict`: one product or a file of them, with the adapter of the last run."""
 
-import hashlib
 import io
 import os
 import sys
@@ -107,7 +106,7 @@ def _load(*, interval: int, point: Point | None, distribution: bool) -> tuple[Es
         "point": point or predictor.settings.point,
         "distribution": distribution,
         # hashes of base model and adapter, calibration, precision and all else
-        "model": hashlib.sha256(predictor.settings.model_dump_json().encode()).hexdigest(),
+        "model": predictor.settings.sha256(),
         "device": predictor.model.device.type,
         "code": digest(code_hashes()),
     }

@@ -18,6 +18,7 @@ from pricer.provenance import digest, file_sha256
 
 WEIGHTS = "adapter_model.safetensors"
 USUAL_RANK = 256
+FIRST = "default"  # the library's name for an adapter where there is one
 
 
 def adapter_sha256(folder: Path) -> str:
@@ -47,8 +48,17 @@ def card_settings(folder: Path) -> dict[str, Any]:
     return dict(settings) if isinstance(settings, dict) else {}
 
 
-def load_adapter(base_model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> PeftModel:
-    """Put the adapter in `folder` on `base_model`, for prediction in `dtype`.
+def load_adapter(
+    model: PreTrainedModel | PeftModel, folder: Path, dtype: torch.dtype, *, name: str = FIRST
+) -> PeftModel:
+    """Put the adapter in `folder` on a base model, for prediction in `dtype`.
+
+    Args:
+        model: a base model, or one with adapters, which shares its weights with one more; the one
+            in use stays so.
+        folder: the adapter's.
+        dtype: of the adapter's weights.
+        name: that `set_adapter` knows it by.
 
     Raises:
         BaseModelError: there is no adapter, it does not fit the base model, or its weights are not
@@ -59,7 +69,12 @@ def load_adapter(base_model: PreTrainedModel, folder: Path, dtype: torch.dtype) 
     try:
         with warnings.catch_warnings():  # it warns of missing weights, which end the call below
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
-            model = PeftModel.from_pretrained(base_model, str(folder), local_files_only=True)
+            if isinstance(model, PeftModel):
+                model.load_adapter(str(folder), adapter_name=name, local_files_only=True)
+            else:
+                model = PeftModel.from_pretrained(
+                    model, str(folder), adapter_name=name, local_files_only=True
+                )
         with safe_open(folder / WEIGHTS, "pt") as file:
             stored = set(file.keys())
     except Exception as error:  # whatever a strange configuration leads the library to
@@ -67,12 +82,14 @@ def load_adapter(base_model: PreTrainedModel, folder: Path, dtype: torch.dtype) 
             f"{folder}: cannot be put on this base model ({first_line(error)})"
         ) from error
     # the library starts what is missing at random, and leaves out what it does not know
-    needed = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    _compare_weights(folder, stored, needed)
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
+    needed = get_peft_model_state_dict(model, save_embedding_layers=False, adapter_name=name)
+    _compare_weights(folder, stored, set(needed))
+    for weight, parameter in model.named_parameters():
+        if "lora_" in weight and name in weight.split("."):
             if not parameter.isfinite().all():
-                raise BaseModelError(f"{folder}: {WEIGHTS} holds infinite weights or NaN in {name}")
+                raise BaseModelError(
+                    f"{folder}: {WEIGHTS} holds infinite weights or NaN in {weight}"
+                )
             # trained in float32; casting once is cheaper than with every token
             parameter.data = parameter.data.to(dtype)
     fuse(model)
@@ -134,7 +151,7 @@ def save_adapter(
         base_model: what the adapter's configuration names as its base model.
         weights: from `gathered_weights`.
     """
-    config = model.peft_config["default"]
+    config = model.peft_config[FIRST]
     config.base_model_name_or_path = base_model
     if not isinstance(config.target_modules, str):
         config.target_modules = sorted(config.target_modules)

@@ -75,13 +75,15 @@ class FusedNorm(torch.autograd.Function):
 def fuse(model: PeftModel) -> None:
     """Have layers of a model on a CPU computed by `FusedLora` and `FusedNorm` where it is the same.
 
-    Nothing of the base model may be trained.
+    Nothing of the base model may be trained. To be called again for a further adapter.
     """
     if next(model.parameters()).device.type != "cpu":
         return
     for layer in model.modules():
-        if type(layer) is LoraLinear and _is_plain(layer):
-            layer.forward = MethodType(_lora, layer)
+        if type(layer) is LoraLinear:
+            vars(layer).pop("forward", None)  # an adapter of another kind may have come
+            if _is_plain(layer):
+                layer.forward = MethodType(_lora, layer)
         elif type(layer).__name__.endswith("RMSNorm") and _is_usual(layer):
             layer.forward = MethodType(_norm, layer)
 
@@ -97,10 +99,11 @@ def _is_plain(layer: LoraLinear) -> bool:
 
 
 def _lora(layer: LoraLinear, x: torch.Tensor) -> torch.Tensor:
-    if layer.disable_adapters or layer.merged:
+    [name] = layer.active_adapters
+    # where there are several adapters, not each is on each layer
+    if layer.disable_adapters or layer.merged or name not in layer.lora_A:
         plain: torch.Tensor = layer.base_layer(x)
         return plain
-    [name] = layer.active_adapters
     x = x.to(layer.base_layer.weight.dtype)
     dropped = layer.lora_dropout[name](x)
     result: torch.Tensor = FusedLora.apply(  # type: ignore[no-untyped-call]

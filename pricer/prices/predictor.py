@@ -1,5 +1,6 @@
 """The predictor: descriptions to prices with intervals, from any thread."""
 
+import copy
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from peft import PeftModel
 
 from pricer.errors import BaseModelError, ItemsError, PricerError, first_line, quoted
 from pricer.evidence.models import Neighbor, read_models
 from pricer.evidence.wording import wording
-from pricer.model.adapters import load_adapter
+from pricer.model.adapters import FIRST, load_adapter
 from pricer.model.base import choose_device, choose_dtype, load_base_model, load_tokenizer
 from pricer.prices.batches import ALL_OF_IT, Reading, Share, predict_distributions
 from pricer.prices.distribution import (
@@ -69,6 +71,22 @@ class PriceEstimate:
     probabilities: NDArray[np.float64] | None = None
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a product's price.
+
+    Attributes:
+        point: median, mean, mode or greedy (0 where the text holds no number); None for what the
+            predictor was made with.
+        level: of the interval, whole percent from 1 to 99.
+        distribution: keep the probability of every price.
+    """
+
+    point: str | None = None
+    level: int = 80
+    distribution: bool = False
+
+
 class Predictor:
     """A base model with its adapter and calibration, ready to price products from any thread.
 
@@ -110,6 +128,7 @@ class Predictor:
         self.settings = settings = settings or record_of(adapter)
         check_belongs(settings, base, adapter, evidence)
         self._evidence = read_models(evidence) if settings.evidence and evidence else None
+        self._evidence_folder = evidence
         place = choose_device(device)
         dtype = choose_dtype(settings.dtype, place)
         self.model = load_base_model(
@@ -119,8 +138,10 @@ class Predictor:
             quantization=settings.quantization,
             dequantize=dequantize,
         )
+        self._adapter_name = FIRST
         if adapter is not None:
             self.model = load_adapter(self.model, adapter, dtype)
+        self._base = base
         self.tokenizer = load_tokenizer(base)
         self.offsets = settings.calibration.offsets if settings.calibration else None
         self._trie = build_price_trie(self.tokenizer, settings.max_price)
@@ -166,6 +187,53 @@ class Predictor:
             device=device,
         )
 
+    def beside(
+        self,
+        adapter: Path | str,
+        *,
+        evidence: Path | str | None = None,
+        settings: ServingRecord | None = None,
+    ) -> "Predictor":
+        """Return a predictor with another adapter on the same base weights, held once.
+
+        Both can be asked from any thread; one waits for the other.
+
+        Args:
+            adapter: folder of the adapter.
+            evidence: see `Predictor`; not needed where it is this predictor's.
+            settings: see `Predictor`; without them, what the adapter's card says, and else those
+                of this predictor.
+
+        Raises:
+            BaseModelError: the adapter cannot be loaded.
+            PricerError: it is not for this base model as it is loaded here, or this predictor has
+                no adapter itself.
+        """
+        adapter = Path(adapter)
+        if not isinstance(self.model, PeftModel):
+            raise PricerError(f"{adapter}: goes beside another adapter, the predictor has none")
+        settings = settings or record_of(adapter, among=self.settings)
+        for name in ("quantization", "dtype"):
+            if getattr(settings, name) != getattr(self.settings, name):
+                raise PricerError(
+                    f"{adapter} is for a base model loaded another way ({name}): it cannot share "
+                    "the weights of this one"
+                )
+        other = copy.copy(self)
+        other.settings = settings
+        if settings.evidence and evidence:
+            other._evidence = read_models(Path(evidence))
+        folder = Path(evidence) if evidence else self._evidence_folder
+        check_belongs(settings, self._base, adapter, folder)
+        other._adapter_name = f"{FIRST}_{len(self.model.peft_config)}"
+        dtype = choose_dtype(settings.dtype, self.model.device)
+        with self._lock:
+            load_adapter(self.model, adapter, dtype, name=other._adapter_name)
+        other.offsets = settings.calibration.offsets if settings.calibration else None
+        other._trie = build_price_trie(self.tokenizer, settings.max_price)
+        other._batch_size = settings.batch_size
+        return other
+
     def predict(
         self,
         products: Sequence[str | Mapping[str, object]],
@@ -178,10 +246,9 @@ class Predictor:
 
         Args:
             products: descriptions, or items with a `summary`.
-            point: median, mean, mode or greedy (0 where the text holds no number); None for what
-                the predictor was made with.
-            level: of the interval, whole percent from 1 to 99.
-            distribution: keep the probability of every price.
+            point: see `Asked`.
+            level: see `Asked`.
+            distribution: see `Asked`.
 
         Raises:
             ItemsError: a description is empty.
@@ -191,7 +258,7 @@ class Predictor:
         texts = [_description(product) for product in products]
         if not all(texts):
             raise ItemsError(f"product {texts.index('') + 1}: {NO_DESCRIPTION}")
-        found = self._price(texts, point=point, level=level, distribution=distribution)
+        found = self.answer(texts, [Asked(point, level, distribution)] * len(texts))
         estimates = [one for one in found if one is not None]
         if len(estimates) < len(found):
             raise PricerError(f"product {found.index(None) + 1}: {NO_DISTRIBUTION}")
@@ -214,51 +281,87 @@ class Predictor:
                 the products there were.
         """
         texts = [_description(product) for product in products]
-        asked = [text for text in texts if text]
-        found = iter(self._price(asked, point=point, level=level, distribution=distribution))
+        described = [text for text in texts if text]
+        asked = Asked(point, level, distribution)
+        found = iter(self.answer(described, [asked] * len(described)))
         return [(next(found) or NO_DISTRIBUTION) if text else NO_DESCRIPTION for text in texts]
 
-    def _price(
-        self, texts: list[str], *, point: str | None, level: int, distribution: bool
-    ) -> list[PriceEstimate | None]:
-        """Return an estimate for each description, None where the model gives no numbers."""
-        point = point or self.settings.point
-        if point not in KINDS:
+    def check_asked(self, asked: Asked) -> None:
+        """Raise PricerError if there is no such point or level, or no calibration for it."""
+        if asked.point not in (None, *KINDS):
             raise PricerError(
-                f"point must be {', '.join(ESTIMATES)} or greedy, got {quoted(point)}"
+                f"point must be {', '.join(ESTIMATES)} or greedy, got {quoted(asked.point)}"
             )
-        self._check_level(level)
+        if asked.level not in LEVELS:
+            raise PricerError(f"an interval has a whole percent from 1 to 99, got {asked.level}")
+        if self.offsets is not None and str(asked.level) not in self.offsets:
+            raise PricerError(
+                f"an interval of {asked.level}% cannot be had: "
+                f"calibrated are {min(map(int, self.offsets))} to {max(map(int, self.offsets))}%"
+            )
+
+    def answer(self, texts: list[str], asked: Sequence[Asked]) -> list[PriceEstimate | None]:
+        """Return an estimate for each description, None where the model gives no numbers.
+
+        Args:
+            texts: cleaned descriptions, see `clean_text`; none is empty.
+            asked: what is asked of each.
+
+        Raises:
+            PricerError: see `check_asked`.
+        """
+        for one in set(asked):
+            self.check_asked(one)
         if not texts:
             return []
         summaries, tokens = cut_summaries(self.tokenizer, texts, self.settings.cutoff)
         evidence = self._evidence_of(texts)
         lines = [line for line, _ in evidence]
         prompts = [build_prompt(*told) for told in zip(summaries, lines, strict=True)]
-        found = self.distributions(prompts, greedy=point == "greedy")
-        if point == "greedy":
-            prices = np.array([parse_price(text) or 0.0 for text in found.greedy_texts])
-        else:
-            prices = ESTIMATES[point](found.probabilities)
-        low, high = interval(found.probabilities, level / 100)
-        if self.offsets is not None:
-            low, high = calibrated(low, high, self.offsets[str(level)])
+        points = [one.point or self.settings.point for one in asked]
+        found = self.distributions(prompts, greedy="greedy" in points)
         return [
-            PriceEstimate(
-                estimate_usd=float(prices[row]),
-                low_usd=round(float(low[row]), 2),
-                high_usd=round(float(high[row]), 2),
-                interval=level,
-                calibrated=self.offsets is not None,
-                price_mass=float(found.price_mass[row]),
-                dropped_mass=float(found.dropped_mass[row]),
-                truncated=tokens[row] > self.settings.cutoff,
-                **evidence[row][1],
-                probabilities=found.probabilities[row] if distribution else None,
+            self._estimate(
+                found, row, point, one, truncated=tokens[row] > self.settings.cutoff, told=told
             )
             if usable
             else None
-            for row, usable in enumerate(found.usable)
+            for row, (usable, point, one, (_, told)) in enumerate(
+                zip(found.usable, points, asked, evidence, strict=True)
+            )
         ]
+
+    def _estimate(
+        self,
+        found: PriceDistributions,
+        row: int,
+        point: str,
+        asked: Asked,
+        *,
+        truncated: bool,
+        told: dict[str, Any],
+    ) -> PriceEstimate:
+        """Return what a row of distributions says of what is asked."""
+        distribution = found.probabilities[row : row + 1]
+        if point == "greedy":
+            estimate = parse_price(found.greedy_texts[row]) or 0.0
+        else:
+            [estimate] = ESTIMATES[point](distribution)
+        low, high = interval(distribution, asked.level / 100)
+        if self.offsets is not None:
+            low, high = calibrated(low, high, self.offsets[str(asked.level)])
+        return PriceEstimate(
+            estimate_usd=float(estimate),
+            low_usd=round(float(low[0]), 2),
+            high_usd=round(float(high[0]), 2),
+            interval=asked.level,
+            calibrated=self.offsets is not None,
+            price_mass=float(found.price_mass[row]),
+            dropped_mass=float(found.dropped_mass[row]),
+            truncated=truncated,
+            **told,
+            probabilities=distribution[0] if asked.distribution else None,
+        )
 
     def _evidence_of(self, texts: list[str]) -> list[tuple[str, dict[str, Any]]]:
         """Return what each prompt tells of similar products, and the same for an estimate."""
@@ -291,6 +394,9 @@ class Predictor:
             share: called at once in several processes, the part of this one; all get the whole.
         """
         with self._lock:
+            if isinstance(self.model, PeftModel):
+                if self.model.active_adapter != self._adapter_name:
+                    self.model.set_adapter(self._adapter_name)
             reading = Reading(
                 self.settings.max_dropped_mass,
                 self._batch_size,
@@ -302,15 +408,6 @@ class Predictor:
             )
             self._batch_size = found.batch_size  # what ran out of memory is not tried again
         return found
-
-    def _check_level(self, level: int) -> None:
-        if level not in LEVELS:
-            raise PricerError(f"an interval has a whole percent from 1 to 99, got {level}")
-        if self.offsets is not None and str(level) not in self.offsets:
-            raise PricerError(
-                f"an interval of {level}% cannot be had: "
-                f"calibrated are {min(map(int, self.offsets))} to {max(map(int, self.offsets))}%"
-            )
 
 
 def _description(product: str | Mapping[str, object]) -> str:

@@ -1,5 +1,6 @@
 """The serving record: all that pricing another product needs, as the predict stage left it."""
 
+import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -107,6 +108,10 @@ class ServingRecord(BaseModel):
                 )
         return self
 
+    def sha256(self) -> str:
+        """Return one hash over all of it: of models, calibration, precision and all else."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
 
 def read_record(file: Path) -> ServingRecord:
     """Read a serving record.
@@ -128,8 +133,22 @@ def write_record(file: Path, record: ServingRecord) -> None:
     write_json(file, record.model_dump())
 
 
-def record_of(adapter: Path | None) -> ServingRecord:
-    """Return the defaults, with what an adapter's card says of how it was trained.
+def record_of(adapter: Path | None, among: ServingRecord | None = None) -> ServingRecord:
+    """Return how an adapter is asked by its card, and else by another record, or the defaults.
+
+    It has no hashes and no calibration: those are of the one who made a record.
+
+    Raises:
+        PricerError: the card is damaged.
+    """
+    card = _card(adapter)
+    told = {name: getattr(card, name) for name in card.model_fields_set}
+    hashes = ("base_model_sha256", "adapter_sha256", "calibration")
+    return (among or card).model_copy(update=told | dict.fromkeys(hashes))
+
+
+def _card(adapter: Path | None) -> ServingRecord:
+    """Return what an adapter's card says, as a record.
 
     Raises:
         PricerError: the card is damaged.
@@ -162,7 +181,7 @@ def check_belongs(
     if record.evidence and evidence and record.evidence.models_sha256:
         which = "the one that the serving record is of"
         _compare(evidence, folder_digest(evidence), record.evidence.models_sha256, which)
-    trained_on = record_of(adapter).base_model_sha256
+    trained_on = _card(adapter).base_model_sha256
     wanted = {
         f"the one that {adapter} was trained on": trained_on,
         "the one that the serving record is of": record.base_model_sha256,

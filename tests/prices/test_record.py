@@ -118,6 +118,11 @@ def test_a_base_model_that_the_adapter_was_not_trained_on_is_refused(base, adapt
     assert f"{base} is not the one that {adapter} was trained on (SHA-256 " in said
 
 
+def test_an_adapter_is_used_with_what_its_card_says(base, adapter):
+    """Two folders are enough, as docs and the card itself say."""
+    check_belongs(record_of(adapter), base, adapter)
+
+
 def test_evidence_of_another_run_or_none_is_refused(record, base, adapter, tmp_path):
     models = tmp_path / "models"
     models.mkdir()
@@ -148,6 +153,11 @@ def test_the_card_says_how_an_adapter_is_asked(adapter):
     assert record_of(adapter).cutoff == 7 and record_of(None).cutoff == 96
     (adapter / "README.md").write_text("# Somebody else's adapter\n")
     assert record_of(adapter) == ServingRecord()
+    others = ServingRecord(cutoff=50, max_price=500)
+    assert record_of(adapter, among=others) == others
+    write_card(adapter, cutoff=7)
+    found = record_of(adapter, among=others)
+    assert (found.cutoff, found.max_price, found.base_model_sha256) == (7, 500, None)
     write_card(adapter, cutoff="many")
     with pytest.raises(PricerError, match=r"README.md: pricer.cutoff: Input should be"):
         record_of(adapter)

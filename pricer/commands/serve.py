@@ -1,0 +1,133 @@
+"""`pricer serve`: the HTTP service, its page and its log."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pricer.errors import PricerError
+from pricer.workspace import Workspace, require
+
+LOG = "data/estimates.sqlite"
+
+
+@contextmanager
+def serving_extra() -> Iterator[None]:
+    """Tell in one line that the libraries of the service are not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise PricerError(
+            f"the service needs an extra, {error.name} is missing: pip install 'pricer[serve]'"
+        ) from None
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free")] = 8000,
+    database: Annotated[
+        str,
+        typer.Option(
+            help="SQLite file, or postgresql://USER:PASSWORD@HOST/NAME", envvar="PRICER_DATABASE"
+        ),
+    ] = LOG,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="file of keys, one a line, that callers need")
+    ] = None,
+    open_to_all: Annotated[
+        bool, typer.Option("--open-to-all", help="listen beyond this machine without a key")
+    ] = False,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FOLDER: another adapter on the same base model; may be repeated"),
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="NAME=SHARE of subjects that a variant answers")
+    ] = None,
+    shadow: Annotated[
+        str | None, typer.Option(help="NAME of a variant that is asked too, for the log alone")
+    ] = None,
+    shadow_share: Annotated[
+        float, typer.Option(min=0.001, max=1, help="of the time that the shadow may take")
+    ] = 0.1,
+    fallback_only: Annotated[
+        bool, typer.Option("--fallback-only", help="no model: words and neighbours answer")
+    ] = False,
+    descriptions: Annotated[
+        Literal["stored", "hashed"], typer.Option(help="what the log keeps of them")
+    ] = "stored",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="products a forward pass; as the last run had it")
+    ] = None,
+    max_wait_ms: Annotated[
+        float, typer.Option(min=0, help="that a product waits for others to be read with")
+    ] = 5,
+    max_queue: Annotated[int, typer.Option(min=1, help="products that wait at most")] = 256,
+    max_products: Annotated[int, typer.Option(min=1, help="of a request")] = 64,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="for the model to answer")] = 30,
+    min_price_mass: Annotated[
+        float, typer.Option(min=0, max=1, help="below it, words and neighbours answer")
+    ] = 0.05,
+    grace_s: Annotated[float, typer.Option(min=1, help="to end in, after SIGTERM")] = 20,
+) -> None:
+    """Answer with prices over HTTP, and log every answer and what came of it."""
+    with serving_extra():
+        from pricer.serving import app, fallback, keys, server
+        from pricer.serving.answers import Pricing
+        from pricer.serving.limits import Limits
+        from pricer.serving.log import Log
+        from pricer.serving.service import Service
+        from pricer.serving.variants import (
+            WORDS,
+            Variant,
+            Variants,
+            check_variants,
+            load_variants,
+        )
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    folders, shares = check_variants(variant or [], split or [], shadow)
+    if fallback_only and folders:
+        raise PricerError("--fallback-only has no model, --variant names one: leave one out")
+    if max_products > max_queue:
+        raise PricerError(f"--max-queue {max_queue}: must hold --max-products, {max_products}")
+    known = keys.read_keys(api_key_file) if api_key_file else None
+    bound = server.bind(host, port)
+    local = server.is_loopback(bound)
+    if not (local or known or open_to_all):
+        raise PricerError(
+            f"--host {host}: others could reach it: give --api-key-file, or say --open-to-all"
+        )
+    root = Workspace()
+    require(root.evidence_models, *([] if fallback_only else [root.adapter, root.record]))
+    log = Log(database)
+    words = fallback.load_fallback(root)
+    if fallback_only:
+        variants = Variants({WORDS: Variant(WORDS, None, None)})
+    else:
+        variants = load_variants(root.root, folders, shares, shadow)
+    main = variants.main.predictor
+    limits = Limits(
+        batch_size=batch_size or (main.settings.batch_size if main else max_products),
+        max_wait_ms=max_wait_ms,
+        max_queue=max_queue,
+        max_products=max_products,
+        timeout_s=timeout_s,
+        min_price_mass=min_price_mass,
+        shadow_share=shadow_share,
+        grace_s=grace_s,
+    )
+    pricing = Pricing(words, min_price_mass, keep_descriptions=descriptions == "stored")
+    service = Service(variants, pricing, log, limits)
+    hosts = None if known or not local else {"localhost", "127.0.0.1", "[::1]", host}
+    address = f"http://{host}:{bound.getsockname()[1]}"
+    made = app.make_app(service, keys=known, hosts=hosts)
+    print(
+        f"pricer: {', '.join(variants.by_name)} on {address}, log in {log.where}",
+        file=sys.stderr,
+        flush=True,
+    )
+    server.run(made, bound, service)

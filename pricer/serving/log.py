@@ -1,0 +1,271 @@
+"""The log: every estimate that was given, and what came of it, in SQLite or PostgreSQL."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from filelock import FileLock
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from pricer.errors import PricerError, first_line, quoted, without_passwords
+from pricer.serving.problems import Problem
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATING = 7_163_526_391_024  # PostgreSQL's lock while one process migrates: any number
+CONNECT_S, STATEMENT_MS = 5, 10_000
+POSTGRESQL = "postgresql+psycopg"
+
+
+class Utc(sa.TypeDecorator[datetime]):
+    """A time in UTC; SQLite forgets the zone."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, dialect: object) -> datetime | None:
+        """Return the time with its zone."""
+        if value is None or value.tzinfo:
+            return value and value.astimezone(UTC)
+        return value.replace(tzinfo=UTC)
+
+
+schema = sa.MetaData()
+estimates = sa.Table(
+    "estimates",
+    schema,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("created_at", Utc, nullable=False, index=True),
+    # what priced it: name of the variant, and hash of its serving record
+    sa.Column("variant", sa.String(40), nullable=False),
+    sa.Column("model_sha256", sa.String(64)),
+    # why that variant: default, split, named; shadow where another one's estimate was the answer
+    sa.Column("assignment", sa.String(10), nullable=False),
+    sa.Column("shadow_of", sa.String(32), index=True),
+    sa.Column("subject_sha256", sa.String(64), nullable=False),
+    sa.Column("description", sa.Text),
+    sa.Column("description_sha256", sa.String(64), nullable=False),
+    sa.Column("category", sa.Text),
+    sa.Column("kind", sa.String(10), nullable=False),
+    sa.Column("estimate_usd", sa.Float, nullable=False),
+    sa.Column("level", sa.Integer, nullable=False),
+    sa.Column("low_usd", sa.Float),
+    sa.Column("high_usd", sa.Float),
+    sa.Column("calibrated", sa.Boolean, nullable=False),
+    sa.Column("price_mass", sa.Float),
+    sa.Column("truncated", sa.Boolean, nullable=False),
+    # of the model's distribution: mean absolute error that it expects, 5% to 95% quantiles
+    sa.Column("expected_error_usd", sa.Float),
+    sa.Column("quantiles_usd", sa.JSON),
+    sa.Column("neighbors", sa.JSON),
+    sa.Column("words_estimate_usd", sa.Float),
+    sa.Column("fallback", sa.String(20)),
+)
+outcomes = sa.Table(
+    "outcomes",
+    schema,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column(
+        "estimate_id", sa.String(32), sa.ForeignKey(estimates.c.id), nullable=False, index=True
+    ),
+    sa.Column("price_usd", sa.Float, nullable=False),
+    sa.Column("recorded_at", Utc, nullable=False),
+)
+
+Row = dict[str, Any]
+
+
+class LogError(PricerError):
+    """The database does not answer, or takes no more."""
+
+
+class Log:
+    """The log, open; used from any thread."""
+
+    def __init__(self, database: str, *, create: bool = True) -> None:
+        """Open a database, bring its tables up to date.
+
+        Args:
+            database: path of an SQLite file, or a PostgreSQL URL.
+            create: make the file where there is none.
+
+        Raises:
+            LogError: it cannot be opened, or is of a newer pricer.
+        """
+        self.url = _url(database)
+        if not (create or self.url.drivername == POSTGRESQL or Path(database).exists()):
+            raise LogError(f"{database}: there is no log, `pricer serve` writes one")
+        self.where = without_passwords(self.url.render_as_string(hide_password=True))
+        if self.url.drivername == POSTGRESQL:
+            options = f"-c statement_timeout={STATEMENT_MS}"
+            arguments: Row = {"connect_timeout": CONNECT_S, "options": options}
+        else:
+            arguments = {"timeout": CONNECT_S}
+        self._engine = sa.create_engine(self.url, pool_pre_ping=True, connect_args=arguments)
+        if self.url.drivername != POSTGRESQL:
+            sa.event.listen(self._engine, "connect", _prepare_sqlite)
+        with self._one_line():
+            self._migrate()
+
+    def _migrate(self) -> None:
+        config = Config(attributes={"script_location": str(MIGRATIONS)})
+        config.set_main_option("script_location", str(MIGRATIONS))
+        try:
+            if self.url.drivername == POSTGRESQL:
+                with self._engine.begin() as connection:
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATING)))
+                    config.attributes["connection"] = connection
+                    command.upgrade(config, "head")
+                return
+            with FileLock(f"{self.url.database}.lock"), self._engine.begin() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except CommandError as error:
+            raise LogError(
+                f"{self.where}: cannot be brought up to date ({first_line(error)}): it may be of a "
+                "newer pricer; take that, or another database"
+            ) from None
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def check(self) -> None:
+        """Raise LogError unless the database answers."""
+        with self._one_line(), self._engine.connect() as connection:
+            connection.execute(sa.select(estimates.c.id).limit(1))
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Write estimates, all or none; on the disk when this returns.
+
+        Raises:
+            LogError: that was not possible.
+        """
+        with self._one_line(), self._engine.begin() as connection:
+            connection.execute(sa.insert(estimates), list(rows))
+
+    def add_outcomes(self, prices: Sequence[tuple[str, float]]) -> list[Row]:
+        """Write what products sold for, by estimate id (USD), all or none.
+
+        Returns:
+            The estimates, see `read`, in order.
+
+        Raises:
+            Problem: unknown-estimate.
+            LogError: it was not possible.
+        """
+        now = datetime.now(UTC)
+        with self._one_line(), self._engine.begin() as connection:
+            wanted = [one for one, _ in prices]
+            known = set(
+                connection.scalars(sa.select(estimates.c.id).where(estimates.c.id.in_(wanted)))
+            )
+            for one in wanted:
+                if one not in known:
+                    raise Problem("unknown-estimate", f"{one}: no estimate has this id")
+            rows = [
+                {"estimate_id": one, "price_usd": price, "recorded_at": now}
+                for one, price in prices
+            ]
+            connection.execute(sa.insert(outcomes), rows)
+            return [_with_outcomes(connection, one) for one in wanted]
+
+    def read(self, estimate_id: str) -> Row:
+        """Return an estimate with its `outcomes`, in the order they came.
+
+        Raises:
+            Problem: unknown-estimate.
+            LogError: the database does not answer.
+        """
+        with self._one_line(), self._engine.connect() as connection:
+            return _with_outcomes(connection, estimate_id)
+
+    def judged(self) -> Iterator[Row]:
+        """Yield what estimates with an outcome are judged by, in the order outcomes came.
+
+        The last outcome of each counts. `shadow_of` names the answer that a shadow was beside,
+        whose outcome is the shadow's too.
+
+        Raises:
+            LogError: the database does not answer.
+        """
+        newest = sa.select(sa.func.max(outcomes.c.id)).group_by(outcomes.c.estimate_id)
+        answered = sa.func.coalesce(estimates.c.shadow_of, estimates.c.id)
+        query = (
+            sa.select(
+                estimates.c.id,
+                estimates.c.shadow_of,
+                estimates.c.variant,
+                estimates.c.assignment,
+                estimates.c.subject_sha256,
+                estimates.c.estimate_usd,
+                outcomes.c.price_usd,
+            )
+            .join(outcomes, outcomes.c.estimate_id == answered)
+            .where(outcomes.c.id.in_(newest))
+            .order_by(outcomes.c.id, estimates.c.id)
+        )
+        with self._one_line(), self._engine.connect() as connection:
+            for row in connection.execution_options(yield_per=10_000).execute(query).mappings():
+                yield dict(row)
+
+    @contextmanager
+    def _one_line(self) -> Iterator[None]:
+        """Tell in one line what a database refuses."""
+        try:
+            yield
+        except (SQLAlchemyError, OSError) as error:
+            reason = getattr(error, "orig", None) or error
+            raise LogError(f"{self.where}: {without_passwords(first_line(reason))}") from error
+
+
+def _url(database: str) -> URL:
+    """Return where a database is.
+
+    Raises:
+        LogError: it is neither a file's path nor a PostgreSQL URL.
+    """
+    if "://" not in database:
+        path = Path(database)
+        if not path.parent.is_dir():
+            raise LogError(
+                f"{database}: there is no folder {path.parent}: make it, or name another"
+            )
+        if path.is_dir():
+            raise LogError(f"{database}: is a folder, must be a file's path or a PostgreSQL URL")
+        return URL.create("sqlite", database=str(path))
+    try:
+        url = make_url(database)
+    except ArgumentError:
+        url = None
+    if url is None or url.drivername not in ("postgresql", "postgres", POSTGRESQL):
+        raise LogError(
+            f"--database {quoted(without_passwords(database))}: must be the path of an SQLite "
+            "file, or postgresql://USER:PASSWORD@HOST/NAME"
+        )
+    return url.set(drivername=POSTGRESQL)
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    """Have SQLite write ahead, so that readers hold no writer back, and wait for the disk."""
+    for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {setting}")
+
+
+def _with_outcomes(connection: sa.Connection, estimate_id: str) -> Row:
+    found = connection.execute(sa.select(estimates).where(estimates.c.id == estimate_id))
+    row = found.mappings().first()
+    if row is None:
+        raise Problem("unknown-estimate", f"{estimate_id}: no estimate has this id")
+    recorded = connection.execute(
+        sa.select(outcomes.c.price_usd, outcomes.c.recorded_at)
+        .where(outcomes.c.estimate_id == estimate_id)
+        .order_by(outcomes.c.id)
+    )
+    return dict(row) | {"outcomes": [dict(one) for one in recorded.mappings()]}
