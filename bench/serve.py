@@ -337,7 +337,7 @@ def weights_mib(predictor: Predictor) -> float:
     """Return what parameters and buffers take, each once."""
     tensors = [*predictor.model.parameters(), *predictor.model.buffers()]
     storages = {one.untyped_storage().data_ptr(): one.untyped_storage() for one in tensors}
-    return sum(one.nbytes() for one in storages.values()) / 2**20
+    return float(sum(one.nbytes() for one in storages.values())) / 2**20
 
 
 def main() -> None:

@@ -27,7 +27,10 @@ MAY_IMPORT = {
     "prices": {"ground", "products", "evidence", "model"},
     "training": {"ground", "products", "model", "prices"},
     "judging": {"ground", "products", "evidence", "prices"},
-    "commands": {"ground", "products", "evidence", "model", "prices", "training", "judging"},
+    "serving": {"ground", "products", "evidence", "prices", "judging"},
+    "serving": {"ground", "products", "evidence", "prices", "judging"},
+    "commands": {"ground", "products", "evidence", "model", "prices", "training", "judging"}
+    | {"serving"},
 }
 WITHOUT_TORCH = ("products", "evidence", "judging")
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "pricer").rglob("*.py"))

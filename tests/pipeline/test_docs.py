@@ -22,6 +22,7 @@ CANNOT_RUN = {
     r"git clone YOUR_CLONE_URL": "a placeholder",
     r"python3 -m venv|pip install": "sets up an environment",
     r"nohup ": "goes on when the test has ended",
+    r"pricer (serve|variants)|curl |docker |openssl |POSTGRES": "a service's: tests/serving",
     r"dvc remote add": "a store of one's own; the project here has one",
     r"pricer preset lite($| --yes &&)": "asks on a terminal; what follows takes a GPU",
     r"python -m bench": "measures for minutes: `make bench`",

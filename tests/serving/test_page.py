@@ -51,10 +51,8 @@ def open_page(browser, tmp_path):
 
 
 def _is_refusal(message) -> bool:
-    """Tell whether the browser says that a request was answered with an error, as it always does."""
-    return message.text.startswith(
-        "Failed to load resource: the server responded with a status of 4"
-    )
+    """Tell whether the browser says that a request was refused, as it always does."""
+    return "Failed to load resource: the server responded with a status of 4" in message.text
 
 
 def _is_own(url: str, running: Running) -> bool:
