@@ -28,7 +28,6 @@ MAY_IMPORT = {
     "training": {"ground", "products", "model", "prices"},
     "judging": {"ground", "products", "evidence", "prices"},
     "serving": {"ground", "products", "evidence", "prices", "judging"},
-    "serving": {"ground", "products", "evidence", "prices", "judging"},
     "commands": {"ground", "products", "evidence", "model", "prices", "training", "judging"}
     | {"serving"},
 }

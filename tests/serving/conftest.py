@@ -64,10 +64,10 @@ class Running:
 
 @contextmanager
 def serving(
-    project: Project, *options: str, ok: bool = True, **environment: str
+    project: Project, *options: str, ok: bool = True, program: str = "pricer"
 ) -> Iterator[Running]:
     """Run `pricer serve` on a port that is free; end it with SIGTERM unless it has ended."""
-    process = project.start("pricer", "serve", "--port", "0", *options, **environment)
+    process = project.start(program, "serve", "--port", "0", *options)
     assert process.stderr
     try:
         said: list[str] = []

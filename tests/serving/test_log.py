@@ -71,19 +71,6 @@ def answered_until_killed(shop, database: str, seconds: float) -> set[str]:
     return set(answered)
 
 
-def answered_until_killed(shop, database: str, seconds: float) -> set[str]:
-    """Kill a service under load, so long after its first answer; return what it had answered."""
-    with serving(shop, "--database", database, ok=False) as running:
-        answered, threads = load(running, clients=6)
-        wait_until(lambda: len(answered) > 0, running.process)
-        threading.Event().wait(seconds)
-        running.process.send_signal(signal.SIGKILL)
-        for thread in threads:
-            thread.join(DEADLINE_S)
-    assert running.process.returncode == -signal.SIGKILL
-    return set(answered)
-
-
 def test_a_killed_process_has_every_answered_estimate_in_the_log(shop, database, pytestconfig):
     kills = pytestconfig.getoption("serve_kills")
     seen: set[str] = set()
