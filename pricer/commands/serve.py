@@ -96,8 +96,8 @@ def serve(
         raise PricerError(f"--max-queue {max_queue}: must hold --max-products, {max_products}")
     known = keys.read_keys(api_key_file) if api_key_file else None
     bound = server.bind(host, port)
-    local = server.is_loopback(bound)
-    if not (local or known or open_to_all):
+    hosts = {"localhost", "127.0.0.1", "[::1]", host} if server.is_loopback(bound) else None
+    if not (hosts or known or open_to_all):
         raise PricerError(
             f"--host {host}: others could reach it: give --api-key-file, or say --open-to-all"
         )
@@ -122,12 +122,7 @@ def serve(
     )
     pricing = Pricing(words, min_price_mass, keep_descriptions=descriptions == "stored")
     service = Service(variants, pricing, log, limits)
-    hosts = None if known or not local else {"localhost", "127.0.0.1", "[::1]", host}
-    address = f"http://{host}:{bound.getsockname()[1]}"
-    made = app.make_app(service, keys=known, hosts=hosts)
-    print(
-        f"pricer: {', '.join(variants.by_name)} on {address}, log in {log.where}",
-        file=sys.stderr,
-        flush=True,
-    )
+    made = app.make_app(service, keys=known, hosts=None if known else hosts)
+    names, address = ", ".join(variants.by_name), f"http://{host}:{bound.getsockname()[1]}"
+    print(f"pricer: {names} on {address}, log in {log.where}", file=sys.stderr, flush=True)
     server.run(made, bound, service)

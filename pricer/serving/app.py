@@ -68,7 +68,7 @@ def _add_routes(app: FastAPI, *, secured: bool) -> None:
         **described(*refused, *lost, "timeout"),
     )
     async def estimate(asked: schemas.EstimatesRequest, request: Request) -> Response:
-        _check_sizes(asked, service)
+        _check_count("/products", asked.products, service)
         questions = [_question(product, asked) for product in asked.products]
         answers = await service.estimate(questions, asked.variant, lambda: _gone(request))
         return JSONResponse({"estimates": [_estimate(answer) for answer in answers]})
@@ -90,8 +90,7 @@ def _add_routes(app: FastAPI, *, secured: bool) -> None:
         **described(*refused, "unknown-estimate", *lost),
     )
     async def record(asked: schemas.OutcomesRequest) -> schemas.OutcomesResponse:
-        if len(asked.outcomes) > service.limits.max_products:
-            raise _too_many("/outcomes", len(asked.outcomes), service)
+        _check_count("/outcomes", asked.outcomes, service)
         prices = [(one.estimate_id, one.price_usd) for one in asked.outcomes]
         rows = await asyncio.to_thread(service.log.add_outcomes, prices)
         for row, (_, price) in zip(rows, prices, strict=True):
@@ -167,27 +166,11 @@ def _responses(*codes: str) -> dict[int | str, dict[str, Any]]:
     return by_status
 
 
-def _check_sizes(asked: schemas.EstimatesRequest, service: Service) -> None:
-    if len(asked.products) > service.limits.max_products:
-        raise _too_many("/products", len(asked.products), service)
-    longest = service.limits.max_characters
-    errors = [
-        {
-            "field": f"/products/{number}/description",
-            "message": f"at most {longest} characters, got {len(product.description)}",
-            "product": number,
-        }
-        for number, product in enumerate(asked.products)
-        if product.description and len(product.description) > longest
-    ]
-    if errors:
+def _check_count(field: str, given: Sequence[object], service: Service) -> None:
+    most = service.limits.max_products
+    if len(given) > most:
+        errors = [{"field": field, "message": f"at most {most} at once, got {len(given)}"}]
         raise Problem("invalid-request", _summary(errors), errors=errors)
-
-
-def _too_many(field: str, count: int, service: Service) -> Problem:
-    message = f"at most {service.limits.max_products} at once, got {count}"
-    errors = [{"field": field, "message": message}]
-    return Problem("invalid-request", _summary(errors), errors=errors)
 
 
 def _question(product: schemas.Product, asked: schemas.EstimatesRequest) -> Question:

@@ -12,7 +12,6 @@ class Limits:
         max_wait_ms: how long a product waits for the next one, to be read with it.
         max_queue: products that wait at most; more are refused.
         max_products: of a request.
-        max_characters: of a product's description.
         max_body: bytes of a request.
         timeout_s: for a request to arrive, and for the model to answer it.
         min_price_mass: an estimate of less is replaced, see `pricer.serving.fallback`.
@@ -24,7 +23,6 @@ class Limits:
     max_wait_ms: float = 5
     max_queue: int = 256
     max_products: int = 64
-    max_characters: int = 20_000
     max_body: int = 2**20
     timeout_s: float = 30
     min_price_mass: float = 0.05

@@ -97,8 +97,11 @@ class _Server(uvicorn.Server):
 def run(app: ASGIApp, bound: socket.socket, service: Service) -> None:
     """Answer requests until SIGTERM or Ctrl-C; then those that are there; then end.
 
-    The process ends with 0 within the service's `grace_s` and the seconds that its log takes. The
-    caller's thread computes, see `Service.read`; requests come and go in one of their own.
+    Returns within the service's `grace_s` and the seconds that its log takes. The caller's thread
+    computes, see `Service.read`; requests come and go in one of their own.
+
+    Raises:
+        PricerError: somebody else has begun to listen there.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a connection is an open file
@@ -122,9 +125,13 @@ def run(app: ASGIApp, bound: socket.socket, service: Service) -> None:
         service.closing = True
         server.handle_exit(number, frame)
 
+    refused: list[OSError] = []
+
     def serve() -> None:
         try:
             asyncio.run(server.serve([bound]))
+        except OSError as error:
+            refused.append(error)
         finally:
             if not service.close(LAST_PASS_S):
                 os._exit(0)  # in a pass that nobody waits for; the log is written
@@ -135,3 +142,5 @@ def run(app: ASGIApp, bound: socket.socket, service: Service) -> None:
     requests.start()
     service.read()
     requests.join()
+    if refused:
+        raise PricerError(f"cannot listen: {refused[0].strerror}: name another --port")

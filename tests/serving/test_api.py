@@ -194,6 +194,14 @@ def test_a_request_for_another_host_is_refused(service: Running):
         assert client.get("/healthz", headers={"Host": "localhost"}).status_code == 200
 
 
+def test_a_port_that_is_taken_is_told_before_a_model_is_loaded(service: Running, shop, tmp_path):
+    port = str(service.address[1])
+    options = ("--port", port, "--database", str(tmp_path / "log.sqlite"))
+    done = shop.run("pricer", "serve", *options, ok=False)
+    assert "Address already in use" in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "log.sqlite").exists()
+
+
 def test_a_service_without_its_model_answers_with_words(shop, tmp_path):
     log = str(tmp_path / "log.sqlite")
     with serving(shop, "--database", log, "--fallback-only") as running:
