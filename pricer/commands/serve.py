@@ -67,7 +67,7 @@ def serve(
         float, typer.Option(min=0, help="that a product waits for others to be read with")
     ] = 5,
     max_queue: Annotated[int, typer.Option(min=1, help="products that wait at most")] = 256,
-    max_products: Annotated[int, typer.Option(min=1, help="of a request")] = 64,
+    max_products: Annotated[int, typer.Option(min=1, max=1000, help="of a request")] = 64,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="for the model to answer")] = 30,
     min_price_mass: Annotated[
         float, typer.Option(min=0, max=1, help="below it, words and neighbours answer")
@@ -103,15 +103,17 @@ def serve(
         )
     root = Workspace()
     require(root.evidence_models, *([] if fallback_only else [root.adapter, root.record]))
+    most = max_products if fallback_only else _batch_size_of(root)
+    if batch_size and batch_size > most:
+        raise PricerError(f"--batch-size {batch_size}: the last run has predict.batch_size {most}")
     log = Log(database)
     words = fallback.load_fallback(root)
     if fallback_only:
         variants = Variants({WORDS: Variant(WORDS, None, None)})
     else:
         variants = load_variants(root.root, folders, shares, shadow)
-    main = variants.main.predictor
     limits = Limits(
-        batch_size=batch_size or (main.settings.batch_size if main else max_products),
+        batch_size=batch_size or most,
         max_wait_ms=max_wait_ms,
         max_queue=max_queue,
         max_products=max_products,
@@ -126,3 +128,9 @@ def serve(
     names, address = ", ".join(variants.by_name), f"http://{host}:{bound.getsockname()[1]}"
     print(f"pricer: {names} on {address}, log in {log.where}", file=sys.stderr, flush=True)
     server.run(made, bound, service)
+
+
+def _batch_size_of(root: Workspace) -> int:
+    from pricer.prices.record import read_record  # imports torch, which takes seconds
+
+    return read_record(root.record).batch_size

@@ -15,7 +15,7 @@ from peft import PeftModel
 from pricer.errors import BaseModelError, ItemsError, PricerError, first_line, quoted
 from pricer.evidence.models import Neighbor, read_models
 from pricer.evidence.wording import wording
-from pricer.model.adapters import FIRST, load_adapter
+from pricer.model.adapters import FIRST, adapter_sha256, load_adapter
 from pricer.model.base import choose_device, choose_dtype, load_base_model, load_tokenizer
 from pricer.prices.batches import ALL_OF_IT, Reading, Share, predict_distributions
 from pricer.prices.distribution import (
@@ -33,6 +33,7 @@ from pricer.prices.record import ServingRecord, check_belongs, read_record, reco
 from pricer.prices.trie import build_price_trie
 from pricer.products.items import clean_text
 from pricer.products.prompts import build_prompt, cut_summaries
+from pricer.provenance import digest
 from pricer.workspace import Workspace, require
 
 NO_DESCRIPTION = "no description"
@@ -141,7 +142,7 @@ class Predictor:
         self._adapter_name = FIRST
         if adapter is not None:
             self.model = load_adapter(self.model, adapter, dtype)
-        self._base = base
+        self._base, self._adapter = base, adapter
         self.tokenizer = load_tokenizer(base)
         self.offsets = settings.calibration.offsets if settings.calibration else None
         self._trie = build_price_trie(self.tokenizer, settings.max_price)
@@ -225,6 +226,7 @@ class Predictor:
             other._evidence = read_models(Path(evidence))
         folder = Path(evidence) if evidence else self._evidence_folder
         check_belongs(settings, self._base, adapter, folder)
+        other._adapter = adapter
         other._adapter_name = f"{FIRST}_{len(self.model.peft_config)}"
         dtype = choose_dtype(settings.dtype, self.model.device)
         with self._lock:
@@ -285,6 +287,14 @@ class Predictor:
         asked = Asked(point, level, distribution)
         found = iter(self.answer(described, [asked] * len(described)))
         return [(next(found) or NO_DISTRIBUTION) if text else NO_DESCRIPTION for text in texts]
+
+    def sha256(self) -> str:
+        """Return one hash of the adapter and of all that says how it is asked.
+
+        Base model and evidence are in it by the serving record, where there is one.
+        """
+        adapter = adapter_sha256(self._adapter) if self._adapter else "none"
+        return digest({"adapter": adapter, "settings": self.settings.sha256()})
 
     def check_asked(self, asked: Asked) -> None:
         """Raise PricerError if there is no such point or level, or no calibration for it."""

@@ -13,14 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from pricer.errors import one_line
+from pricer.products.items import clean_text
 from pricer.serving import schemas
 from pricer.serving.answers import Answer, text_sha256
-from pricer.serving.gate import Gate
+from pricer.serving.gate import FAILED, Gate
 from pricer.serving.keys import Keys
 from pricer.serving.log import LogError, Row
 from pricer.serving.problems import MEDIA_TYPE, PROBLEMS, Problem
 from pricer.serving.queue import Question
-from pricer.serving.service import RETRY_S, Service
+from pricer.serving.service import Service, log_unavailable
 
 PAGE = Path(__file__).parent / "page"
 ABOUT = """What a product costs, from its description: an estimate in dollars, with an interval.
@@ -48,6 +49,7 @@ def make_app(
     app.add_exception_handler(RequestValidationError, _tell_fields)
     app.add_exception_handler(Problem, _tell)
     app.add_exception_handler(LogError, _tell_log)
+    app.add_exception_handler(Exception, _tell_failure)
     return Gate(app, limits=service.limits, meters=service.meters, keys=keys, hosts=hosts)
 
 
@@ -92,6 +94,9 @@ def _add_routes(app: FastAPI, *, secured: bool) -> None:
     async def record(asked: schemas.OutcomesRequest) -> schemas.OutcomesResponse:
         _check_count("/outcomes", asked.outcomes, service)
         prices = [(one.estimate_id, one.price_usd) for one in asked.outcomes]
+        if len(dict(prices)) < len(prices):
+            errors = [{"field": "/outcomes", "message": "an estimate is named twice"}]
+            raise Problem("invalid-request", _summary(errors), errors=errors)
         rows = await asyncio.to_thread(service.log.add_outcomes, prices)
         for row, (_, price) in zip(rows, prices, strict=True):
             error = abs(row["estimate_usd"] - price)
@@ -109,7 +114,7 @@ def _add_routes(app: FastAPI, *, secured: bool) -> None:
         responses=_responses("not-ready"),
     )
     async def readyz() -> dict[str, str]:
-        await asyncio.to_thread(service.check)
+        await service.check()
         return {"status": "ready"}
 
     @app.get(
@@ -178,7 +183,7 @@ def _question(product: schemas.Product, asked: schemas.EstimatesRequest) -> Ques
     return Question(
         text=text,
         subject_sha256=text_sha256(text if product.key is None else f"key:{product.key}"),
-        category=product.category,
+        category=clean_text(product.category) or None,
         kind=asked.kind,
         level=asked.interval,
         distribution=asked.distribution,
@@ -217,7 +222,11 @@ async def _tell(request: Request, error: Exception) -> Response:
 
 
 async def _tell_log(request: Request, error: Exception) -> Response:
-    return await _tell(request, Problem("log-unavailable", str(error), retry_after_s=RETRY_S))
+    return await _tell(request, log_unavailable(error))
+
+
+async def _tell_failure(request: Request, error: Exception) -> Response:
+    return await _tell(request, Problem("internal", FAILED))
 
 
 async def _tell_status(request: Request, error: Exception) -> Response:

@@ -1,7 +1,8 @@
 """What answers where the model cannot: the linear model of words and neighbours of the evidence."""
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -44,11 +45,14 @@ class Fallback:
 
     models: EvidenceModels
     offsets: dict[int, float]
+    # pandas makes the index that titles are found by when it is first needed
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def estimate(self, texts: Sequence[str], levels: Sequence[int]) -> list[WordsEstimate]:
         """Return what each description is likely to cost, with an interval of so many percent."""
-        table = self.models.of_texts(texts)
-        neighbors = self.models.neighbors(table, SHOWN_NEIGHBORS)
+        with self._lock:
+            table = self.models.of_texts(texts)
+            neighbors = self.models.neighbors(table, SHOWN_NEIGHBORS)
         estimates = table["words_estimate_usd"].to_numpy(dtype=float)
         return [
             WordsEstimate(round(float(estimate), 2), *self._interval(estimate, level), told)

@@ -15,6 +15,7 @@ from pricer.serving.problems import MEDIA_TYPE, Problem
 
 OPEN = ("/", "/style.css", "/script.js", "/healthz", "/readyz", "/openapi.json")  # without a key
 JSON = "application/json"
+FAILED = "the service has failed: what it writes to stderr says why"
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -75,7 +76,7 @@ class Gate:
         except Exception:
             logging.getLogger("pricer.serving").exception("a request failed")
             if not status:
-                await _send(Problem("internal", "the service has failed: see its log"), sending)
+                await _send(Problem("internal", FAILED), sending)
         route = getattr(scope.get("route"), "path", "none")
         self._meters.requests.labels(route, status).inc()
         self._meters.latency.labels(route).observe(time.monotonic() - begin)

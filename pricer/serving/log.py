@@ -12,14 +12,23 @@ from alembic.config import Config
 from alembic.util import CommandError
 from filelock import FileLock
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, SQLAlchemyError
 
 from pricer.errors import PricerError, first_line, quoted, without_passwords
 from pricer.serving.problems import Problem
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+# of a server that answers slowly, and of one that has vanished without a word
+POSTGRESQL_TIMEOUTS = {
+    "connect_timeout": 5,
+    "options": "-c statement_timeout=10000",
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
+SQLITE_TIMEOUTS = {"timeout": 5}
 MIGRATING = 7_163_526_391_024  # PostgreSQL's lock while one process migrates: any number
-CONNECT_S, STATEMENT_MS = 5, 10_000
 POSTGRESQL = "postgresql+psycopg"
 
 
@@ -35,6 +44,8 @@ class Utc(sa.TypeDecorator[datetime]):
             return value and value.astimezone(UTC)
         return value.replace(tzinfo=UTC)
 
+
+SHOWN_OUTCOMES = 100  # of an estimate, the newest
 
 schema = sa.MetaData()
 estimates = sa.Table(
@@ -85,6 +96,10 @@ class LogError(PricerError):
     """The database does not answer, or takes no more."""
 
 
+class RowError(LogError):
+    """The database does not take what a row holds."""
+
+
 class Log:
     """The log, open; used from any thread."""
 
@@ -103,15 +118,21 @@ class Log:
             raise LogError(f"{database}: there is no log, `pricer serve` writes one")
         self.where = without_passwords(self.url.render_as_string(hide_password=True))
         if self.url.drivername == POSTGRESQL:
-            options = f"-c statement_timeout={STATEMENT_MS}"
-            arguments: Row = {"connect_timeout": CONNECT_S, "options": options}
+            arguments: Row = POSTGRESQL_TIMEOUTS
         else:
-            arguments = {"timeout": CONNECT_S}
+            arguments = SQLITE_TIMEOUTS
         self._engine = sa.create_engine(self.url, pool_pre_ping=True, connect_args=arguments)
         if self.url.drivername != POSTGRESQL:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
-        with self._one_line():
-            self._migrate()
+            sa.event.listen(self._engine, "begin", _begin_sqlite)
+        # in SQLite, who will write waits at once: who has read first could not wait any more
+        self._writing = self._engine.execution_options(writes=True)
+        try:
+            with self._one_line():
+                self._migrate()
+        except BaseException:
+            self.close()
+            raise
 
     def _migrate(self) -> None:
         config = Config(attributes={"script_location": str(MIGRATIONS)})
@@ -123,7 +144,7 @@ class Log:
                     config.attributes["connection"] = connection
                     command.upgrade(config, "head")
                 return
-            with FileLock(f"{self.url.database}.lock"), self._engine.begin() as connection:
+            with FileLock(f"{self.url.database}.lock"), self._writing.begin() as connection:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
         except CommandError as error:
@@ -147,7 +168,7 @@ class Log:
         Raises:
             LogError: that was not possible.
         """
-        with self._one_line(), self._engine.begin() as connection:
+        with self._one_line(), self._writing.begin() as connection:
             connection.execute(sa.insert(estimates), list(rows))
 
     def add_outcomes(self, prices: Sequence[tuple[str, float]]) -> list[Row]:
@@ -161,7 +182,7 @@ class Log:
             LogError: it was not possible.
         """
         now = datetime.now(UTC)
-        with self._one_line(), self._engine.begin() as connection:
+        with self._one_line(), self._writing.begin() as connection:
             wanted = [one for one, _ in prices]
             known = set(
                 connection.scalars(sa.select(estimates.c.id).where(estimates.c.id.in_(wanted)))
@@ -177,7 +198,7 @@ class Log:
             return [_with_outcomes(connection, one) for one in wanted]
 
     def read(self, estimate_id: str) -> Row:
-        """Return an estimate with its `outcomes`, in the order they came.
+        """Return an estimate with its newest `outcomes`, in the order they came.
 
         Raises:
             Problem: unknown-estimate.
@@ -200,11 +221,14 @@ class Log:
         query = (
             sa.select(
                 estimates.c.id,
-                estimates.c.shadow_of,
+                estimates.c.created_at,
                 estimates.c.variant,
+                estimates.c.model_sha256,
                 estimates.c.assignment,
+                estimates.c.shadow_of,
                 estimates.c.subject_sha256,
                 estimates.c.estimate_usd,
+                estimates.c.fallback,
                 outcomes.c.price_usd,
             )
             .join(outcomes, outcomes.c.estimate_id == answered)
@@ -222,7 +246,8 @@ class Log:
             yield
         except (SQLAlchemyError, OSError) as error:
             reason = getattr(error, "orig", None) or error
-            raise LogError(f"{self.where}: {without_passwords(first_line(reason))}") from error
+            kind = RowError if isinstance(error, DataError | IntegrityError) else LogError
+            raise kind(f"{self.where}: {without_passwords(first_line(reason))}") from error
 
 
 def _url(database: str) -> URL:
@@ -254,8 +279,14 @@ def _url(database: str) -> URL:
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
     """Have SQLite write ahead, so that readers hold no writer back, and wait for the disk."""
+    connection.isolation_level = None  # Python's module would end transactions at its own will
     for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {setting}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _with_outcomes(connection: sa.Connection, estimate_id: str) -> Row:
@@ -266,6 +297,7 @@ def _with_outcomes(connection: sa.Connection, estimate_id: str) -> Row:
     recorded = connection.execute(
         sa.select(outcomes.c.price_usd, outcomes.c.recorded_at)
         .where(outcomes.c.estimate_id == estimate_id)
-        .order_by(outcomes.c.id)
+        .order_by(outcomes.c.id.desc())
+        .limit(SHOWN_OUTCOMES)
     )
-    return dict(row) | {"outcomes": [dict(one) for one in recorded.mappings()]}
+    return dict(row) | {"outcomes": [dict(one) for one in recorded.mappings()][::-1]}

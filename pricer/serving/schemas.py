@@ -10,6 +10,7 @@ from pricer.products.items import clean_text
 from pricer.serving.variants import NAME
 
 KETTLE = "Electric kettle, stainless steel, 1.7 litres, 2200 W"
+MOST = 1_000  # products or outcomes of a request, whatever a service allows
 ID = "0b0f2b9c3c5d4f0f8f6f3a0c9e1d7a52"
 
 Text = Annotated[str, Field(max_length=20_000)]
@@ -23,6 +24,14 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _few_enough(value: object) -> object:
+    """Refuse a list that no limit would allow before each of its members is looked at."""
+    if isinstance(value, list) and len(value) > MOST:
+        raise PydanticCustomError("count", "at most {most} at once", {"most": MOST})
+    return value
+
+
+FewEnough = BeforeValidator(_few_enough)
 Whole = Annotated[int, BeforeValidator(_whole)]
 
 
@@ -30,6 +39,14 @@ class Strict(BaseModel):
     """What a caller sends: no other fields, no numbers as text."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_fields(cls, value: object) -> object:
+        """Refuse what would make an error for each of very many fields."""
+        if isinstance(value, dict) and len(value) > 20:
+            raise PydanticCustomError("fields", "at most 20 fields")
+        return value
 
 
 class Product(Strict):
@@ -74,7 +91,7 @@ class Product(Strict):
 class EstimatesRequest(Strict):
     """Products to price."""
 
-    products: Annotated[list[Product], Field(min_length=1)] = Field(
+    products: Annotated[list[Product], FewEnough, Field(min_length=1)] = Field(
         examples=[[{"description": KETTLE}]]
     )
     interval: Whole = Field(80, ge=1, le=99, description="Level of the interval, percent.")
@@ -144,7 +161,7 @@ class Outcome(Strict):
 class OutcomesRequest(Strict):
     """Outcomes: all are recorded, or none."""
 
-    outcomes: Annotated[list[Outcome], Field(min_length=1)]
+    outcomes: Annotated[list[Outcome], FewEnough, Field(min_length=1)]
 
 
 class RecordedOutcome(BaseModel):
@@ -170,7 +187,7 @@ class EstimateRecord(BaseModel):
     variant: str
     fallback: str | None
     outcomes: list[RecordedOutcome] = Field(
-        description="In the order they came; the last one counts."
+        description="The newest 100, in the order they came; the last one counts."
     )
 
 

@@ -6,6 +6,7 @@ import queue as standard_queue
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +17,7 @@ from pricer.serving.log import Log, LogError, Row
 from pricer.serving.meters import Meters
 from pricer.serving.problems import Problem
 from pricer.serving.queue import Job, Question, Queue
-from pricer.serving.variants import SHADOW, Variants
+from pricer.serving.variants import NAMED, SHADOW, Variants
 
 Answered = list[tuple[Job, Answer]]
 LOG_S = 10  # for the log to take an answer in time for a request that is late already
@@ -37,19 +38,25 @@ class Service:
         self.meters = Meters(lambda: len(self._queue))
         self._answered: standard_queue.SimpleQueue[Answered | None] = standard_queue.SimpleQueue()
         self._seconds_a_product = 0.1  # until it is measured
+        self._checking: asyncio.Future[None] | None = None
+        # not the one that waits for databases
+        self._late = ThreadPoolExecutor(1, "late")
         self._read_all = threading.Event()
         self._writer = threading.Thread(target=self._write, name="log", daemon=True)
         self._writer.start()
 
-    def check(self) -> None:
+    async def check(self) -> None:
         """Raise Problem unless all works that an answer needs."""
         self._check_open()
         if not self._writer.is_alive():
             raise Problem("not-ready", "the thread that writes has ended: start the service again")
+        # however many ask: one question to a database that may not answer
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.ensure_future(asyncio.to_thread(self.log.check))
         try:
-            self.log.check()
+            await asyncio.shield(self._checking)
         except LogError as error:
-            raise Problem("log-unavailable", str(error), retry_after_s=RETRY_S) from error
+            raise log_unavailable(error) from error
 
     async def estimate(
         self, questions: Sequence[Question], name: str | None, gone: Callable[[], Awaitable[Any]]
@@ -77,7 +84,7 @@ class Service:
         try:
             await self._answer(request, jobs, leaving)
         except LogError as error:
-            raise Problem("log-unavailable", str(error), retry_after_s=RETRY_S) from error
+            raise log_unavailable(error) from error
         finally:
             leaving.cancel()
             request.close()
@@ -92,8 +99,8 @@ class Service:
             return
         late = [job for job in jobs if job.claim()]
         self._queue.discard_claimed()
-        answers = await asyncio.to_thread(
-            lambda: [(job, self._pricing.fall_back(job, TIMEOUT)) for job in late]
+        answers = await asyncio.get_running_loop().run_in_executor(
+            self._late, lambda: [(job, self._pricing.fall_back(job, TIMEOUT)) for job in late]
         )
         self._answered.put(answers)
         if not await request.wait(leaving, LOG_S) and not leaving.done():
@@ -134,6 +141,7 @@ class Service:
         in_time = self._read_all.wait(seconds)
         self._answered.put(None)
         self._writer.join(LOG_S)
+        self._late.shutdown(wait=False)
         return in_time and not self._writer.is_alive()
 
     def read(self) -> None:
@@ -183,6 +191,10 @@ class Service:
         try:
             self.log.add([answer.row for _, answer in answered])
         except Exception as error:
+            if type(error) is not LogError and len(answered) > 1:
+                for one in answered:  # what the database does not take of one holds no other back
+                    self._deliver_written([one])
+                return
             logger.error("%s", error)
             self.meters.log_failures.inc()
             _deliver([(job, error) for job, _ in answered])
@@ -191,15 +203,18 @@ class Service:
         for job, answer in answered:
             self._count(answer.row)
             if self.variants.shadow and not job.shadow_of:
-                self._shadow(job, answer.row["id"])
+                self._shadow(job, answer.row)
 
-    def _shadow(self, job: Job, answer_id: str) -> None:
-        """Have the shadow asked too, where it was not the one that answered."""
+    def _shadow(self, job: Job, answer: Row) -> None:
+        """Have the shadow asked too, where there is something to compare it with.
+
+        Not where it answered itself, the caller chose who answers, or no model did.
+        """
         shadow = self.variants.by_name[str(self.variants.shadow)]
-        if job.variant is shadow:
+        if job.variant is shadow or job.assignment == NAMED or answer["fallback"]:
             return
-        beside = Job(job.question, shadow, SHADOW, lambda _: None, shadow_of=answer_id)
-        if not self._queue.put_shadow(beside):
+        beside = Job(job.question, shadow, SHADOW, lambda _: None, shadow_of=answer["id"])
+        if not (_can(beside) and self._queue.put_shadow(beside)):
             self.meters.dropped_shadows.inc()
 
     def _count(self, row: Row) -> None:
@@ -208,6 +223,21 @@ class Service:
             self.meters.fallbacks.labels(row["variant"], row["fallback"]).inc()
         else:
             self.meters.price_mass.labels(row["variant"]).observe(row["price_mass"])
+
+
+def log_unavailable(error: Exception) -> Problem:
+    """Return what callers are told; what the database said is for who runs the service."""
+    logger.error("%s", error)
+    detail = "no answer is given that is not in the log, which cannot be reached now"
+    return Problem("log-unavailable", detail, retry_after_s=RETRY_S)
+
+
+def _can(job: Job) -> bool:
+    try:
+        check_variant(job.variant, job.question.kind, job.question.level)
+    except PricerError:
+        return False
+    return True
 
 
 def _deliver(answered: Iterable[tuple[Job, Answer | Exception]]) -> None:

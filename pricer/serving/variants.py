@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pricer.errors import PricerError, quoted
-from pricer.prices.record import read_record
 from pricer.workspace import Workspace, require
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ class Variant:
     Attributes:
         name: that callers and the log know it by.
         predictor: None in a service without a model.
-        model_sha256: of its serving record, which holds the hashes of all else.
+        model_sha256: of the adapter and how it is asked, see `Predictor.sha256`.
     """
 
     name: str
@@ -58,7 +57,8 @@ class Variants:
     def of(self, subject: str, name: str | None) -> tuple[Variant, str]:
         """Return who answers for a subject, and why: DEFAULT, SPLIT or NAMED.
 
-        The same subject always has the same one; a share that grows keeps those it has.
+        The same subject has the same one while shares stay as they are. The first share keeps its
+        subjects when it grows; those after it move.
 
         Args:
             subject: SHA-256 of the caller's key.
@@ -99,7 +99,7 @@ def load_variants(
     Raises:
         PricerError: something is missing, damaged or does not fit.
     """
-    # torch takes seconds to import: what can be wrong without it is told before
+    # torch takes seconds to import: a service without a model does without it
     from pricer.prices.predictor import Predictor
 
     main = Predictor.from_pipeline(root)
@@ -108,11 +108,13 @@ def load_variants(
         predictors[name] = _beside(main, folder)
     for one in predictors.values():
         one.predict([WARM_UP])  # the first one takes longer, and tells what is broken
-    by_name = {name: Variant(name, one, one.settings.sha256()) for name, one in predictors.items()}
+    by_name = {name: Variant(name, one, one.sha256()) for name, one in predictors.items()}
     return Variants(by_name, shares, shadow)
 
 
 def _beside(main: "Predictor", folder: Path) -> "Predictor":
+    from pricer.prices.record import read_record
+
     project = Workspace(folder)
     if not project.record.exists():
         return main.beside(folder)

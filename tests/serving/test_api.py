@@ -1,11 +1,18 @@
 """Each route and each error, over a real socket."""
 
+import asyncio
 import json
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx2
 import pandas as pd
 import pytest
+
+from pricer.serving.app import make_app
+from pricer.serving.log import Log
+from tests.serving.stubs import StubPredictor, service_of
 
 from .conftest import KETTLE, Running, serving
 
@@ -192,6 +199,47 @@ def test_a_request_for_another_host_is_refused(service: Running):
         told = client.get("/healthz", headers={"Host": "evil.example:80"})
         assert (told.status_code, told.json()["code"]) == (421, "misdirected")
         assert client.get("/healthz", headers={"Host": "localhost"}).status_code == 200
+
+
+def test_what_fails_is_told_as_a_problem_and_no_more(tmp_path, monkeypatch):
+    log = Log(str(tmp_path / "log.sqlite"))
+
+    def fail(_):
+        raise RuntimeError("a secret of the machine")
+
+    monkeypatch.setattr(log, "read", fail)
+
+    async def get(service):
+        transport = httpx2.ASGITransport(make_app(service), raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.get(f"{ESTIMATES}/{UNKNOWN}")
+
+    with service_of(log, {"tuned": StubPredictor()}) as service:
+        told = asyncio.run(get(service))
+    assert (told.status_code, told.json()["code"]) == (500, "internal")
+    assert "secret" not in told.text
+
+
+def test_a_request_of_very_many_wrong_things_is_refused_at_once(service: Running):
+    bodies = [{"products": [1] * 300_000}, {str(n): n for n in range(50_000)}]
+    bodies.append({"products": [{str(n): n for n in range(50_000)}]})
+    with service.client() as client:
+        for body in bodies:
+            begin = time.monotonic()
+            told = client.post(ESTIMATES, json=body)
+            assert told.status_code == 422 and len(told.content) < 10_000
+            assert time.monotonic() - begin < 2
+
+
+def test_of_very_many_corrections_the_newest_are_shown(service: Running):
+    [found] = service.estimate(KETTLE)
+    outcomes = [{"estimate_id": found["id"], "price_usd": 1 + n} for n in range(110)]
+    with service.client() as client:
+        for one in outcomes:
+            assert client.post(OUTCOMES, json={"outcomes": [one]}).status_code == 201
+        shown = client.get(f"{ESTIMATES}/{found['id']}").json()["outcomes"]
+        assert client.post(OUTCOMES, json={"outcomes": outcomes[:2]}).status_code == 422
+    assert [one["price_usd"] for one in shown] == list(range(11, 111))
 
 
 def test_a_port_that_is_taken_is_told_before_a_model_is_loaded(service: Running, shop, tmp_path):

@@ -1,11 +1,18 @@
 """Clients that are slow, vanish, or send too much: nobody else waits for them."""
 
+import asyncio
 import json
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
+import uvicorn
 
+from pricer.serving.limits import Limits
+from pricer.serving.server import bind, http_config
 from tests.pipeline.conftest import wait_until
 
 from .conftest import KETTLE, Running, serving
@@ -51,6 +58,65 @@ def test_a_request_that_never_ends_holds_nobody_back_and_is_ended(impatient: Run
         answer = read_all(connection)
         assert not answer or answer.startswith(b"HTTP/1.1 4")
         connection.close()
+
+
+@contextmanager
+def in_process(app, limits: Limits) -> Iterator[tuple[str, int]]:
+    """Serve an app from a thread, as `pricer serve` does from its own; give the address."""
+    bound = bind("127.0.0.1", 0)
+    one = uvicorn.Server(http_config(app, limits))
+    thread = threading.Thread(target=lambda: asyncio.run(one.serve([bound])))
+    thread.start()
+    try:
+        wait_until(lambda: one.started)
+        yield bound.getsockname()
+    finally:
+        one.should_exit = True
+        thread.join()
+
+
+async def large(scope, receive, send) -> None:
+    """Answer with more than any buffer holds."""
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(100):
+        await send({"type": "http.response.body", "body": b"a" * 2**20, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def closed(connection: socket.socket) -> bool:
+    """Tell whether the other side has ended a connection, of which nothing is read."""
+    try:
+        connection.sendall(b"\r\n")
+    except OSError:
+        return True
+    return False
+
+
+def test_who_does_not_take_an_answer_loses_the_connection(monkeypatch):
+    monkeypatch.setattr("pricer.serving.server.LOG_S", 0)
+    with in_process(large, Limits(timeout_s=0.3)) as address:
+        with socket.create_connection(address) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            wait_until(lambda: closed(connection))
+
+
+@pytest.mark.parametrize("after", [b"", b"\r\n", b"\n\r\n"])
+def test_nobody_stays_without_a_request(monkeypatch, after):
+    """Also who sends line ends alone, which begin no request."""
+    monkeypatch.setattr("pricer.serving.server.KEEP_ALIVE_S", 1)
+
+    async def small(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    with in_process(small, Limits(timeout_s=1)) as address:
+        with socket.create_connection(address, timeout=20) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(12) == b"HTTP/1.1 200"
+            connection.sendall(after)
+            read_all(connection)  # ends, or the socket's deadline raises
 
 
 def test_one_byte_after_the_other_is_not_waited_for(impatient: Running):

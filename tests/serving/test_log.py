@@ -1,11 +1,14 @@
 """The log loses nothing that was answered, whatever becomes of the process or the database."""
 
+import asyncio
 import random
 import resource
 import signal
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -15,6 +18,7 @@ from alembic.migration import MigrationContext
 from pricer.serving import log
 from pricer.serving.log import Log, LogError
 from tests.pipeline.conftest import wait_until
+from tests.serving.stubs import StubPredictor, ask, question, service_of
 
 from .conftest import DEADLINE_S, KETTLE, Running, serving
 
@@ -81,14 +85,51 @@ def test_a_killed_process_has_every_answered_estimate_in_the_log(shop, database,
 
 
 def test_sigterm_answers_what_was_asked_and_ends_with_0(shop, database):
-    with serving(shop, "--database", database, "--grace-s", "20") as running:
-        answered, threads = load(running, clients=8)
-        wait_until(lambda: len(answered) > 10, running.process)
-        running.process.send_signal(signal.SIGTERM)
-        running.process.wait(20)
-        for thread in threads:
-            thread.join(DEADLINE_S)
-    assert set(answered) <= ids(database)
+    """One product a pass, so that most of them still wait when it comes."""
+    with serving(shop, "--database", database, "--batch-size", "1") as running:
+        with ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(running.estimate, *[KETTLE] * 20) for _ in range(8)]
+            wait_until(lambda: running.meter("pricer_queue_length") > 100, running.process)
+            running.process.send_signal(signal.SIGTERM)
+            found = {one["id"] for answer in asked for one in answer.result()}
+        assert running.process.wait(20) == 0
+    assert len(found) == 160 and found <= ids(database)
+
+
+def test_text_that_a_database_cannot_hold_spoils_nobodys_answer(shop, database):
+    with serving(shop, "--database", database) as running, running.client() as client:
+        for text in ("\x00", "a\x00b", "\ufffe\U0001f4a9", "\u202eabc"):
+            product = {"title": f"Lamp {text}", "category": text, "description": text, "key": text}
+            told = client.post("/v1/estimates", json={"products": [product]})
+            assert told.status_code == 200, told.text
+
+
+def test_a_row_that_is_refused_is_the_only_one(database):
+    opened = Log(database)
+    with service_of(opened, {"tuned": StubPredictor()}, batch_size=8, max_wait_ms=100) as service:
+
+        async def together():
+            fine = [asyncio.ensure_future(ask(service, f"fine {n}")) for n in range(3)]
+            bad = replace(question("bad"), category="\ud800")  # in no encoding
+            asked = service.estimate([bad], None, asyncio.Event().wait)
+            with pytest.raises(UnicodeEncodeError):
+                await asked
+            return [await one for one in fine]
+
+        assert len(asyncio.run(together())) == 3
+    opened.close()
+
+
+def test_a_step_of_the_tables_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    """In SQLite too, whose module would commit each statement."""
+    database = str(tmp_path / "log.sqlite")
+    with monkeypatch.context() as patched:
+        patched.setattr("alembic.op.create_index", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            Log(database)
+    opened = Log(database)
+    opened.check()
+    opened.close()
 
 
 def test_ctrl_c_ends_it_the_same_way(shop, tmp_path):

@@ -4,7 +4,7 @@
 const byId = (id) => document.getElementById(id);
 const dollars = (value) =>
   value.toLocaleString("en-US", { style: "currency", currency: "USD" });
-const CHUNK = 16; // products of a file that are priced at once
+const CHUNK = 16; // products of a file that are priced at once, fewer where that is too much
 const TRIES = 8; // where the service is busy
 const WHY = {
   "low-price-mass": "The model was not sure that a price comes at all",
@@ -289,18 +289,23 @@ async function priceRows(rows, asked, own) {
 async function priceChunk(chunk, level, signal, count) {
   const answers = chunk.map((one) =>
     one.description || one.title ? null : { error: "no description" });
+  let most = chunk.length;
   for (let tries = 0; ; tries += 1) {
-    const open = chunk.map((_, n) => n).filter((n) => !answers[n]);
+    const open = chunk.map((_, n) => n).filter((n) => !answers[n]).slice(0, most);
     if (!open.length) return answers;
     try {
       const body = { products: open.map((n) => chunk[n]), interval: level };
       const { estimates } = await call("/v1/estimates", body, signal);
       estimates.forEach((estimate, n) => { answers[open[n]] = estimate; });
-      return answers;
+      tries = 0;
     } catch (error) {
       const named = (error.errors || []).filter((one) => one.product !== undefined);
       if (error.status === 422 && named.length) {
         named.forEach((one) => { answers[open[one.product]] = { error: one.message }; });
+      } else if ([413, 422].includes(error.status) && open.length > 1) {
+        most = Math.ceil(open.length / 2); // too many at once, or too much
+      } else if (error.status === 413) {
+        answers[open[0]] = { error: error.message };
       } else if ([0, 429, 503, 504].includes(error.status) && tries < TRIES) {
         count(": the service is busy, waiting");
         await new Promise((resolve) => setTimeout(resolve, 1000 * (error.retryAfter || 1)));
