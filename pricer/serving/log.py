@@ -116,7 +116,7 @@ class Log:
         self.url = _url(database)
         if not (create or self.url.drivername == POSTGRESQL or Path(database).exists()):
             raise LogError(f"{database}: there is no log, `pricer serve` writes one")
-        self.where = without_passwords(self.url.render_as_string(hide_password=True))
+        self.where = _shown(self.url)
         if self.url.drivername == POSTGRESQL:
             arguments: Row = POSTGRESQL_TIMEOUTS
         else:
@@ -275,6 +275,11 @@ def _url(database: str) -> URL:
             "file, or postgresql://USER:PASSWORD@HOST/NAME"
         )
     return url.set(drivername=POSTGRESQL)
+
+
+def _shown(url: URL) -> str:
+    """Return a database as an error line and the service name it: without user and password."""
+    return without_passwords(str(url)) if url.drivername == POSTGRESQL else str(url.database)
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
