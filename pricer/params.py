@@ -432,7 +432,8 @@ class Predict(Section):
     [predictions.md](predictions.md); 0 is exact. The column `dropped_mass` never exceeds it."""
     calibration_size: Annotated[int, Field(ge=MIN_CALIBRATION)]
     """Validation products, the first of the split that no adapter is selected on (see
-    `train.validation_size`), that intervals are calibrated on; one of 90% needs 9."""
+    `train.validation_size`), that intervals are calibrated on, one of 90% needs 9, and that
+    `pricer monitor` compares later products with."""
     max_new_tokens: Count
     """Tokens of the greedy text at most."""
 

@@ -22,10 +22,11 @@ def main(
     evidence_models_dir: Path,
     base_model_dir: Path,
     predictions_file: Path,
+    validation_file: Path,
     record_file: Path,
     adapter_dir: Path | None = None,
 ) -> None:
-    """Write `predictions_file` and `record_file`; without an adapter, the base model's."""
+    """Write the predictions of both splits and `record_file`; without an adapter, the base's."""
     params = read_params()
     device = choose_device(params.compute.device)
     if launched(params.compute, device=device.type):
@@ -50,7 +51,9 @@ def main(
     # what an adapter was selected on, it is better at than at other products
     validation = validation.iloc[params.train.selection_size :]
     validation = validation.head(params.predict.calibration_size)
-    known = predictor.distributions(validation["prompt"].tolist(), **shared)
+    known = predictor.distributions(
+        validation["prompt"].tolist(), greedy=params.predict.point == "greedy", **shared
+    )
     known.check_usable(validation["id"])
     test = read_parquet(prompts_dir / "test.parquet")
     started = time.perf_counter()
@@ -64,7 +67,9 @@ def main(
     if told:
         told = told.model_copy(update={"models_sha256": folder_digest(evidence_models_dir)})
     offsets = calibration_offsets(validation["price"], known.probabilities)
-    predictions = make_predictions(test, found, offsets, kind=params.predict.point)
+    kind = params.predict.point
+    predictions = make_predictions(test, found, offsets, kind=kind)
+    write_parquet(validation_file, make_predictions(validation, known, offsets, kind=kind))
     calibration = Calibration(
         method="conformalized quantile regression on log(1 + price)",
         n=len(validation),

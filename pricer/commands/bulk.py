@@ -219,6 +219,7 @@ _TYPES = {
     "high_usd": pa.float64(),
     "interval": pa.int64(),
     "calibrated": pa.bool_(),
+    "expected_error_usd": pa.float64(),
     "price_mass": pa.float64(),
     "dropped_mass": pa.float64(),
     "truncated": pa.bool_(),

@@ -97,6 +97,17 @@ def interval(probabilities: Floats, level: float) -> tuple[Floats, Floats]:
     return quantile(probabilities, (1 - level) / 2), quantile(probabilities, (1 + level) / 2)
 
 
+def expected_error(probabilities: Floats, estimates: ArrayLike) -> Floats:
+    """Return by how much estimates (n,), USD, are off on average if the distribution is right.
+
+    >>> expected_error(np.array([[0.5, 0.0, 0.5]]), [1.0]).tolist()
+    [1.0]
+    """
+    values = np.arange(probabilities.shape[1], dtype=float)
+    distance = np.abs(values - np.asarray(estimates, dtype=float)[:, None])
+    return np.asarray((probabilities * distance).sum(axis=1), dtype=float)
+
+
 def crps(y_true: ArrayLike, probabilities: Floats) -> Floats:
     """Continuous ranked probability score, USD, lower is better.
 

@@ -15,6 +15,7 @@ from pricer.prices.distribution import (
     PriceDistributions,
     calibrated,
     crps,
+    expected_error,
     interval,
     pit,
     quantile,
@@ -31,6 +32,7 @@ COLUMNS = {
     "estimate_usd": "the estimate that `predict.point` asks for, USD",
     "greedy_text": "what plain decoding says",
     "greedy": "the number in it, USD; missing where it holds none",
+    "expected_error_usd": "mean absolute error that the distribution expects of the estimate, USD",
     "price_mass": "probability that a price comes next, of what was looked at",
     "dropped_mass": "probability whose last digit was not read",
     "median": "of the distribution, USD: minimises the expected absolute error",
@@ -49,6 +51,7 @@ COLUMNS = {
 NEEDED = ("id", "price", "estimate_usd")  # of a table that is to be judged
 LARGEST = 1e100  # squares of what is larger, and their sums, leave the range of floats
 PROBABILITIES = ("price_mass", "dropped_mass", "pit")
+MAY_BE_MISSING = ("estimate_usd", "greedy", "expected_error_usd")  # where no number was said
 NUMBERS = {int, float}  # of Python, which pandas makes of its own: no truth values
 
 _NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
@@ -71,7 +74,7 @@ def make_predictions(
 
     Args:
         products: id and price (USD).
-        said: of these products, with greedy texts.
+        said: of these products; without greedy texts, these are missing in the table.
         offsets: from `calibration_offsets`, for the intervals 50, 80 and 90 at least.
         kind: of the estimate that is judged, one of `KINDS`.
 
@@ -80,7 +83,9 @@ def make_predictions(
     """
     probabilities = said.probabilities
     columns = {name: estimate(probabilities) for name, estimate in ESTIMATES.items()}
-    columns["greedy"] = pd.Series(map(parse_price, said.greedy_texts), dtype=float).to_numpy()
+    texts = said.greedy_texts or [None] * len(products)
+    greedy = [None if text is None else parse_price(text) for text in texts]
+    columns["greedy"] = pd.Series(greedy, dtype=float).to_numpy()
     columns |= {f"q{level:02}": quantile(probabilities, level / 100) for level in QUANTILES}
     for level in INTERVALS:
         if str(level) not in offsets:
@@ -96,7 +101,8 @@ def make_predictions(
     table = products[["id", "price"]].reset_index(drop=True)
     return table.assign(
         estimate_usd=columns[kind],
-        greedy_text=said.greedy_texts,
+        greedy_text=pd.Series(texts, dtype=object),
+        expected_error_usd=expected_error(probabilities, columns[kind]),
         price_mass=said.price_mass,
         dropped_mass=said.dropped_mass,
         crps=crps(table["price"], probabilities),
@@ -175,7 +181,7 @@ def _checked_numbers(table: pd.DataFrame, column: str, name: str) -> "pd.Series[
     numbers = values.map(lambda value: float(value) if type(value) in NUMBERS else math.nan)
     low, high, allowed = _bounds(column)
     bad = ~numbers.between(low, high)
-    if column in ("estimate_usd", "greedy"):
+    if column in MAY_BE_MISSING:
         bad &= values.notna()
     if bad.any():
         product, value = (table.loc[bad, key].tolist()[0] for key in ("id", column))
@@ -192,7 +198,7 @@ def _bounds(column: str) -> tuple[float, float, str]:
         return 0.01, 1e9, "a price above 0"
     if column in PROBABILITIES:
         return -1e-6, 1 + 1e-6, "a number from 0 to 1"
-    if column == "crps":
+    if column in ("crps", "expected_error_usd"):
         return 0, LARGEST, "a finite number from 0"
     return -LARGEST, LARGEST, "a finite number"
 

@@ -25,6 +25,7 @@ from pricer.prices.distribution import (
     NO_DISTRIBUTION,
     PriceDistributions,
     calibrated,
+    expected_error,
     interval,
 )
 from pricer.prices.model_check import check_scores
@@ -50,6 +51,7 @@ class PriceEstimate:
         high_usd: its upper end.
         interval: its level, percent.
         calibrated: whether the interval is calibrated; if not, it is what the model itself says.
+        expected_error_usd: mean absolute error of the estimate if the model's distribution is right.
         price_mass: the probability that a price comes next at all.
         dropped_mass: the probability left out unseen, which may be a price's.
         truncated: whether the description was cut to `prompts.cutoff` tokens.
@@ -64,6 +66,7 @@ class PriceEstimate:
     high_usd: float
     interval: int
     calibrated: bool
+    expected_error_usd: float
     price_mass: float
     dropped_mass: float
     truncated: bool
@@ -366,6 +369,7 @@ class Predictor:
             high_usd=round(float(high[0]), 2),
             interval=asked.level,
             calibrated=self.offsets is not None,
+            expected_error_usd=round(float(expected_error(distribution, [estimate])[0]), 2),
             price_mass=float(found.price_mass[row]),
             dropped_mass=float(found.dropped_mass[row]),
             truncated=truncated,

@@ -89,12 +89,13 @@ class Pricing:
             "low_usd": estimate.low_usd,
             "high_usd": estimate.high_usd,
             "calibrated": estimate.calibrated,
+            "expected_error_usd": estimate.expected_error_usd,
+            "quantiles_usd": _quantiles(estimate.probabilities),
             "price_mass": estimate.price_mass,
             "truncated": estimate.truncated,
             "neighbors": None if neighbors is None else [vars(one) for one in neighbors],
             "words_estimate_usd": estimate.words_estimate_usd,
         }
-        row |= _of_distribution(estimate.probabilities, estimate.estimate_usd)
         if not job.question.distribution:
             return Answer(row)
         return Answer(row, [float(f"{p:.4g}") for p in estimate.probabilities])
@@ -162,13 +163,11 @@ def _asked(jobs: Sequence[Job]) -> tuple[list[str], list[Any]]:
     return [job.question.text for job in jobs], [asked(job.question) for job in jobs]
 
 
-def _of_distribution(probabilities: "np.ndarray[Any, Any]", estimate_usd: float) -> Row:
-    """Return what the log keeps of a distribution: the error it expects, and quantiles."""
-    values = np.arange(len(probabilities))
-    error = float(probabilities @ np.abs(values - estimate_usd))
+def _quantiles(probabilities: "np.ndarray[Any, Any]") -> list[int]:
+    """Return the quantiles of a distribution that the log keeps, USD."""
     reached = probabilities.cumsum().searchsorted(QUANTILES - 1e-12)
-    quantiles = reached.clip(max=len(probabilities) - 1).tolist()
-    return {"expected_error_usd": round(error, 2), "quantiles_usd": quantiles}
+    quantiles: list[int] = reached.clip(max=len(probabilities) - 1).tolist()
+    return quantiles
 
 
 def _reason(error: Exception) -> str:

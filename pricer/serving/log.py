@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,32 @@ outcomes = sa.Table(
 )
 
 Row = dict[str, Any]
+
+
+# of an estimate, as it is monitored; the last two are its outcome's
+SEEN = ("description", "similarity", "created_at", "description_sha256", "category")
+SEEN += ("estimate_usd", "low_usd", "high_usd", "level", "price_mass", "truncated")
+SEEN += ("expected_error_usd", "quantiles_usd", "fallback", "price_usd", "recorded_at")
+PART = 20_000  # rows in memory at once
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which estimates are read.
+
+    Attributes:
+        variant: that made them.
+        model_sha256: that it was then.
+        since: when, at the earliest; None for the first.
+        until: before then.
+        described: share of them whose description is read too.
+    """
+
+    variant: str
+    model_sha256: str | None
+    since: datetime | None = None
+    until: datetime | None = None
+    described: float = 1.0
 
 
 class LogError(PricerError):
@@ -207,6 +234,63 @@ class Log:
         with self._one_line(), self._engine.connect() as connection:
             return _with_outcomes(connection, estimate_id)
 
+    def newest_model(self, variant: str) -> str | None:
+        """Return the hash of the model that a variant was last, None where it answered nothing.
+
+        Raises:
+            LogError: the database does not answer.
+        """
+        newest = (
+            sa.select(estimates.c.model_sha256)
+            .where(estimates.c.variant == variant)
+            .order_by(estimates.c.created_at.desc())
+            .limit(1)
+        )
+        with self._one_line(), self._engine.connect() as connection:
+            return connection.scalar(newest)
+
+    def estimates_of(self, asked: "Asked") -> Iterator[list[tuple[Any, ...]]]:
+        """Yield SEEN of estimates, in the order they were made, many at once.
+
+        Raises:
+            LogError: the database does not answer.
+        """
+        nothing = [sa.null().label("price_usd"), sa.null().label("recorded_at")]
+        query = (
+            sa.select(*_seen(asked), *nothing)
+            .where(*_asked(asked), *_within(estimates.c.created_at, asked))
+            .order_by(estimates.c.created_at)
+        )
+        yield from self._parts(query)
+
+    def outcomes_of(self, asked: "Asked") -> Iterator[list[tuple[Any, ...]]]:
+        """Yield SEEN of estimates whose newest outcome came in the period, in that order.
+
+        The outcome of the answer that a shadow was beside is the shadow's too.
+
+        Raises:
+            LogError: the database does not answer.
+        """
+        newest = sa.select(sa.func.max(outcomes.c.id)).group_by(outcomes.c.estimate_id)
+        answered = sa.func.coalesce(estimates.c.shadow_of, estimates.c.id)
+        query = (
+            sa.select(*_seen(asked), outcomes.c.price_usd, outcomes.c.recorded_at)
+            .join(outcomes, outcomes.c.estimate_id == answered)
+            .where(
+                outcomes.c.id.in_(newest),
+                *_asked(asked),
+                *_within(outcomes.c.recorded_at, asked),
+            )
+            .order_by(outcomes.c.recorded_at, outcomes.c.id)
+        )
+        yield from self._parts(query)
+
+    def _parts(self, query: sa.Select[Any]) -> Iterator[list[tuple[Any, ...]]]:
+        with self._one_line(), self._engine.connect() as connection:
+            result = connection.execution_options(yield_per=PART).execute(query)
+            for rows in result.partitions():
+                yield [tuple(row) for row in rows]
+
     def judged(self) -> Iterator[Row]:
         """Yield what estimates with an outcome are judged by, in the order outcomes came.
 
@@ -248,6 +332,30 @@ class Log:
             reason = getattr(error, "orig", None) or error
             kind = RowError if isinstance(error, DataError | IntegrityError) else LogError
             raise kind(f"{self.where}: {without_passwords(first_line(reason))}") from error
+
+
+def _seen(asked: "Asked") -> list[sa.ColumnElement[Any]]:
+    """Return what SEEN names of an estimate, without what its outcome has."""
+    # ids are random: those below a bound are a fair sample
+    bound = f"{int(asked.described * 16**8):08x}" if asked.described < 1 else "g"
+    told: list[sa.ColumnElement[Any]] = [
+        sa.case((estimates.c.id < bound, estimates.c.description)).label("description"),
+        estimates.c.neighbors[(0, "similarity")].as_float().label("similarity"),
+    ]
+    return told + [estimates.c[name] for name in SEEN[2:-2]]
+
+
+def _asked(asked: "Asked") -> list[sa.ColumnElement[bool]]:
+    return [estimates.c.variant == asked.variant, estimates.c.model_sha256 == asked.model_sha256]
+
+
+def _within(when: sa.ColumnElement[datetime], asked: "Asked") -> list[sa.ColumnElement[bool]]:
+    bounds = []
+    if asked.since:
+        bounds.append(when >= asked.since)
+    if asked.until:
+        bounds.append(when < asked.until)
+    return bounds
 
 
 def _url(database: str) -> URL:

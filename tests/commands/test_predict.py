@@ -21,7 +21,7 @@ from pricer.evidence.models import Neighbor
 from pricer.prices.predictor import Predictor, PriceEstimate
 from pricer.prices.record import Calibration, ServingRecord, ToldEvidence
 
-ESTIMATE = PriceEstimate(9.5, 1.0, 20.0, 80, True, 0.9, 0.0, False)
+ESTIMATE = PriceEstimate(9.5, 1.0, 20.0, 80, True, 4.2, 0.9, 0.0, False)
 HOSTILE = "\x1b[2Jred [bold]\u202e ✂"
 TITLES = (HOSTILE, "=HYPERLINK(1)", "x" * 10_000)
 LIKENED = replace(
@@ -29,7 +29,8 @@ LIKENED = replace(
     neighbors=tuple(Neighbor(title, 11.5, 0.731) for title in TITLES),
     words_estimate_usd=1234.5,
 )
-COLUMNS = ["estimate_usd", "low_usd", "high_usd", "interval", "calibrated", "price_mass"]
+COLUMNS = ["estimate_usd", "low_usd", "high_usd", "interval", "calibrated"]
+COLUMNS += ["expected_error_usd", "price_mass"]
 COLUMNS += ["dropped_mass", "truncated", "damaged_text", "error", "summary"]
 
 

@@ -30,6 +30,7 @@ def estimate(**changes: Any) -> PriceEstimate:
         "high_usd": 60.0,
         "interval": 80,
         "calibrated": True,
+        "expected_error_usd": 12.5,
         "price_mass": 0.99,
         "dropped_mass": 0.0,
         "truncated": False,

@@ -1,0 +1,268 @@
+"""What is monitored: estimates and outcomes, from the service's log or from a predictions file."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from sys import intern
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pricer.errors import ItemsError, quoted
+from pricer.evidence.table import nearest_similarity, read_evidence
+from pricer.files import read_parquet
+from pricer.prices.predictions import QUANTILES
+from pricer.products.items import SPLITS, parse_amount
+from pricer.products.readers import read_tables
+from pricer.workspace import Workspace
+
+if TYPE_CHECKING:  # its libraries are an extra, which a predictions file does without
+    from pricer.serving.log import Asked, Log
+
+Floats = NDArray[np.float64]
+
+# numbers of a row, NaN where there is none
+NUMBERS = {
+    "estimate_usd": "the estimate",
+    "low_usd": "lower end of its interval",
+    "high_usd": "upper end",
+    "level": "of the interval, percent",
+    "width_usd": "width of the model's own 80% interval",
+    "price_mass": "probability that a price comes next at all",
+    "truncated": "1 where the description was cut, else 0",
+    "similarity": "to the nearest training product, 0 to 1",
+    "expected_error_usd": "mean absolute error that the model's distribution expects",
+    "fallback": "1 where words and neighbours answered, else 0",
+    "price_usd": "what the product sold for, where that is known",
+    "rank": "how many of the model's quantiles, `QUANTILES`, the price is above",
+}
+AGAIN = "text_key"
+# `text` is None but for a sample, `category` where there is none, `at` is UTC or NaT
+COLUMNS = (*NUMBERS, "text", AGAIN, "category", "at")
+TEXTS = 8_000  # descriptions that are read, of estimates and of outcomes
+LOG_QUANTILES = range(5, 100, 5)  # percent, as `pricer.serving.answers` writes them
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Products with their estimates: NUMBERS, text, text_key, category and at.
+
+    Each product, by its description, is there once, as it was last: what is asked ten times is no
+    ten products.
+
+    Attributes:
+        name: what it is called.
+        estimates: in the order that they were made.
+        outcomes: those whose price is known, in the order that it came.
+        asked: estimates before those of the same product were dropped.
+    """
+
+    name: str
+    estimates: pd.DataFrame
+    outcomes: pd.DataFrame
+    asked: int
+
+
+def observed(name: str, estimates: pd.DataFrame, outcomes: pd.DataFrame) -> Observed:
+    """Return tables of estimates and outcomes with each product once."""
+    return Observed(name, _once(estimates), _once(outcomes), len(estimates))
+
+
+def _once(table: pd.DataFrame) -> pd.DataFrame:
+    return table[~table[AGAIN].duplicated(keep="last")].reset_index(drop=True)
+
+
+def read_log(log: "Log", asked: "Asked", name: str) -> Observed:
+    """Read a period of the log.
+
+    Raises:
+        LogError: the database does not answer.
+    """
+    return observed(
+        name,
+        _table(map(_log_columns, log.estimates_of(asked))),
+        _table(map(_log_columns, log.outcomes_of(asked))),
+    )
+
+
+def _log_columns(rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    """Return the columns of rows as `pricer.serving.log.SEEN` describes them."""
+    from pricer.serving.log import SEEN
+
+    seen = dict(zip(SEEN, zip(*rows, strict=True), strict=True))
+    prices = np.array(seen["price_usd"], dtype=float)
+    quantiles = np.array(
+        [those or [math.nan] * len(LOG_QUANTILES) for those in seen["quantiles_usd"]], dtype=float
+    )
+    of = dict(zip(LOG_QUANTILES, quantiles.T, strict=True))
+    outcome = [when for when in seen["recorded_at"] if when]
+    return {
+        "text": seen["description"],
+        # 60 bits tell products apart
+        "text_key": [int(sha256[:15], 16) for sha256 in seen["description_sha256"]],
+        "category": seen["category"],
+        "at": outcome or seen["created_at"],
+        "width_usd": of[90] - of[10],
+        "fallback": [reason is not None for reason in seen["fallback"]],
+        "rank": _rank(prices, np.stack([of[level] for level in QUANTILES])),
+        "price_usd": prices,
+        **{name: seen[name] for name in NUMBERS if name in seen and name not in ("fallback",)},
+    }
+
+
+def _rank(prices: Floats, quantiles: Floats) -> Floats:
+    """Return how many quantiles, (levels, n), each price is above; NaN where one is missing."""
+    unknown = np.isnan(prices) | np.isnan(quantiles).any(axis=0)
+    return np.where(unknown, math.nan, (prices > quantiles).sum(axis=0))
+
+
+def read_file(path: Path, root: Workspace) -> Observed:
+    """Read a predictions file: what `pricer predict --output` or the predict stage wrote.
+
+    With a `price` (or `price_usd`), what came of it is judged too; with `created_at`, when. A table
+    without descriptions is of products of the pipeline, and gets theirs.
+
+    Raises:
+        ItemsError: it cannot be read, or has no estimates.
+    """
+    parts = list(read_tables(path, 50_000))
+    rows = pd.concat(parts, ignore_index=True)
+    if "estimate_usd" not in rows:
+        raise ItemsError(
+            f"{path}: no column estimate_usd, has {', '.join(map(str, rows))[:200]}: name a file "
+            "of predictions"
+        )
+    if not {"summary", "description"} & set(rows):
+        rows = _with_products(rows, path, root)
+    table = _table([_file_columns(rows, path)])
+    table = table[table["estimate_usd"].notna()]
+    if table.empty:
+        raise ItemsError(f"{path}: no estimate in it")
+    if table["at"].notna().any():
+        table = table.sort_values("at", kind="stable")
+    return observed(str(path), table, table[table["price_usd"].notna()])
+
+
+def _with_products(rows: pd.DataFrame, path: Path, root: Workspace) -> pd.DataFrame:
+    """Add to predictions of a split what its items and their evidence say."""
+    for split in SPLITS[::-1]:
+        file = root.items / f"{split}.parquet"
+        if not file.exists() or "id" not in rows:
+            continue
+        items = read_parquet(file, ["id", "summary", "category"]).set_index("id")
+        if not rows["id"].isin(items.index).all():
+            continue
+        evidence = read_evidence(root.evidence, split).set_index("id")
+        cut = read_parquet(root.prompts / f"{split}.parquet", ["id", "truncated"]).set_index("id")
+        ids = rows["id"]
+        return rows.assign(
+            summary=items["summary"].loc[ids].to_numpy(),
+            category=items["category"].loc[ids].to_numpy(),
+            similarity=nearest_similarity(evidence.loc[ids]),
+            truncated=cut["truncated"].loc[ids].to_numpy(),
+        )
+    raise ItemsError(
+        f"{path}: no descriptions (summary), and no products of {root.items}: `pricer predict "
+        "--file PRODUCTS --output FILE` writes both"
+    )
+
+
+# where a file of predictions may have what NUMBERS names, the first that it has
+ELSEWHERE = {
+    "low_usd": ("low_usd", "low_80"),
+    "high_usd": ("high_usd", "high_80"),
+    "level": ("interval", "level"),
+    "price_usd": ("price_usd", "price"),
+}
+
+
+def _file_columns(rows: pd.DataFrame, path: Path) -> dict[str, Any]:
+    def numbers(name: str) -> Floats:
+        for column in ELSEWHERE.get(name, (name,)):
+            if column in rows:
+                return _numbers(rows[column], path)
+        return np.full(len(rows), math.nan)
+
+    texts = rows["summary"] if "summary" in rows else rows["description"]
+    told = {name: numbers(name) for name in NUMBERS}
+    told["fallback"] = np.nan_to_num(told["fallback"])
+    if "fallback" in rows:
+        told["fallback"] = rows["fallback"].notna().to_numpy(float)
+    if "interval" not in rows and "level" not in rows:
+        told["level"] = np.where(np.isnan(told["low_usd"]), math.nan, 80.0)
+    if "neighbors" in rows:
+        told["similarity"] = np.array([_nearest(one) for one in rows["neighbors"]])
+    quantiles = np.stack([_quantile(rows, level, path) for level in QUANTILES])
+    told["width_usd"] = quantiles[QUANTILES.index(90)] - quantiles[QUANTILES.index(10)]
+    told["rank"] = _rank(told["price_usd"], quantiles)
+    return {
+        "text": texts,
+        "text_key": pd.util.hash_array(texts.fillna("").astype(object).to_numpy()).view(np.int64),
+        "category": rows["category"] if "category" in rows else [None] * len(rows),
+        "at": pd.to_datetime(_column(rows, "created_at"), utc=True, errors="coerce"),
+        **told,
+    }
+
+
+def _column(rows: pd.DataFrame, name: str) -> Any:
+    return rows[name] if name in rows else [None] * len(rows)
+
+
+def _quantile(rows: pd.DataFrame, level: int, path: Path) -> Floats:
+    return _numbers(pd.Series(_column(rows, f"q{level:02}"), dtype=object), path)
+
+
+def _numbers(values: "pd.Series[Any]", path: Path) -> Floats:
+    """Return a column of a file as finite numbers, NaN where it says none.
+
+    Raises:
+        ItemsError: a text is none, as in a CSV it might be.
+    """
+    truths = {"True": 1.0, "False": 0.0, "true": 1.0, "false": 0.0}
+    given = values.map(lambda value: truths.get(value, value) if isinstance(value, str) else value)
+    given = given.replace("", None)
+    told = pd.to_numeric(given, errors="coerce").to_numpy(dtype=float, na_value=math.nan)
+    wrong = np.isnan(told) & given.notna().to_numpy()
+    if wrong.any():
+        bad = values[wrong].iloc[0]
+        amount = parse_amount(bad)
+        advice = f", {amount:g} would be one" if amount is not None else ""
+        raise ItemsError(f"{path}: {values.name} must be a number, got {quoted(bad)}{advice}")
+    return np.where(np.isfinite(told), told, math.nan)
+
+
+def _nearest(neighbors: Any) -> float:
+    """Return the similarity of the first of a list of neighbours, NaN where there is none."""
+    if isinstance(neighbors, str):
+        try:
+            neighbors = json.loads(neighbors)
+        except ValueError:
+            return math.nan
+    if neighbors is None or not len(neighbors):
+        return math.nan
+    return float(neighbors[0]["similarity"])
+
+
+def _table(parts: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    frames = [_frame(part) for part in parts]
+    return pd.concat(frames, ignore_index=True) if frames else _frame(dict.fromkeys(COLUMNS, ()))
+
+
+def _frame(columns: dict[str, Any]) -> pd.DataFrame:
+    # of few categories, each text is held once
+    names = [None if one is None or one != one else intern(str(one)) for one in columns["category"]]
+    texts = [one if isinstance(one, str) else None for one in columns["text"]]
+    at = pd.to_datetime(pd.Series(list(columns["at"]), dtype=object), utc=True)
+    return pd.DataFrame(
+        {
+            **{name: np.array(columns[name], dtype=float) for name in NUMBERS},
+            "text": pd.Series(texts, dtype=object),
+            AGAIN: np.array(columns[AGAIN], dtype=np.int64),
+            "category": pd.Series(names, dtype=object),
+            "at": at.dt.as_unit("us"),
+        }
+    )
