@@ -90,6 +90,14 @@ outcomes = sa.Table(
     sa.Column("recorded_at", Utc, nullable=False),
 )
 
+# the outcome of an answer is that of a shadow beside it too; each half finds its rows by an index
+OF_ESTIMATE = sa.or_(
+    sa.and_(estimates.c.id == outcomes.c.estimate_id, estimates.c.shadow_of.is_(None)),
+    estimates.c.shadow_of == outcomes.c.estimate_id,
+)
+_later = outcomes.alias()
+NEWEST = ~sa.exists().where(_later.c.estimate_id == outcomes.c.estimate_id, _later.c.id > outcomes.c.id)
+
 Row = dict[str, Any]
 
 
@@ -271,13 +279,11 @@ class Log:
         Raises:
             LogError: the database does not answer.
         """
-        newest = sa.select(sa.func.max(outcomes.c.id)).group_by(outcomes.c.estimate_id)
-        answered = sa.func.coalesce(estimates.c.shadow_of, estimates.c.id)
         query = (
             sa.select(*_seen(asked), outcomes.c.price_usd, outcomes.c.recorded_at)
-            .join(outcomes, outcomes.c.estimate_id == answered)
+            .join(outcomes, OF_ESTIMATE)
             .where(
-                outcomes.c.id.in_(newest),
+                NEWEST,
                 *_asked(asked),
                 *_within(outcomes.c.recorded_at, asked),
             )
@@ -300,8 +306,6 @@ class Log:
         Raises:
             LogError: the database does not answer.
         """
-        newest = sa.select(sa.func.max(outcomes.c.id)).group_by(outcomes.c.estimate_id)
-        answered = sa.func.coalesce(estimates.c.shadow_of, estimates.c.id)
         query = (
             sa.select(
                 estimates.c.id,
@@ -315,8 +319,8 @@ class Log:
                 estimates.c.fallback,
                 outcomes.c.price_usd,
             )
-            .join(outcomes, outcomes.c.estimate_id == answered)
-            .where(outcomes.c.id.in_(newest))
+            .join(outcomes, OF_ESTIMATE)
+            .where(NEWEST)
             .order_by(outcomes.c.id, estimates.c.id)
         )
         with self._one_line(), self._engine.connect() as connection:
