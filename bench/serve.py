@@ -153,7 +153,7 @@ class StubPredictor:
     def answer(self, texts: list[str], asked: Sequence[Asked]) -> list[PriceEstimate]:
         """Say $42 of everything."""
         even = np.full(1000, 0.001)
-        one = PriceEstimate(42, 30, 60, 80, True, 0.99, 0.0, False, probabilities=even)
+        one = PriceEstimate(42, 30, 60, 80, True, 9, 0.99, 0.0, False, probabilities=even)
         return [one] * len(texts)
 
 

@@ -28,10 +28,11 @@ MAY_IMPORT = {
     "training": {"ground", "products", "model", "prices"},
     "judging": {"ground", "products", "evidence", "prices"},
     "serving": {"ground", "products", "evidence", "prices", "judging"},
+    "monitoring": {"ground", "products", "evidence", "prices", "judging", "serving"},
     "commands": {"ground", "products", "evidence", "model", "prices", "training", "judging"}
-    | {"serving"},
+    | {"serving", "monitoring"},
 }
-WITHOUT_TORCH = ("products", "evidence", "judging")
+WITHOUT_TORCH = ("products", "evidence", "judging", "monitoring")
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "pricer").rglob("*.py"))
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("[!_]*.py"))
 # what these change reaches a stage only as param values, which DVC tracks, or as files at a commit

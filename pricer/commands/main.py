@@ -9,6 +9,7 @@ import typer
 from pricer.commands.compare import compare
 from pricer.commands.doctor import doctor
 from pricer.commands.inspect import inspect
+from pricer.commands.monitor import monitor
 from pricer.commands.predict import predict
 from pricer.commands.preset import preset
 from pricer.commands.publish import publish
@@ -27,7 +28,7 @@ def pricer() -> None:
     """Teach a language model what things cost."""
 
 
-for command in (predict, serve, variants, compare, inspect, doctor, preset, publish):
+for command in (predict, serve, variants, monitor, compare, inspect, doctor, preset, publish):
     app.command()(command)
 sweep.command()(show)
 app.add_typer(sweep, name="sweep", help="Experiments side by side.")

@@ -188,7 +188,7 @@ def _file_columns(rows: pd.DataFrame, path: Path) -> dict[str, Any]:
         return np.full(len(rows), math.nan)
 
     texts = rows["summary"] if "summary" in rows else rows["description"]
-    told = {name: numbers(name) for name in NUMBERS}
+    told: dict[str, Any] = {name: numbers(name) for name in NUMBERS}
     told["fallback"] = np.nan_to_num(told["fallback"])
     if "fallback" in rows:
         told["fallback"] = rows["fallback"].notna().to_numpy(float)

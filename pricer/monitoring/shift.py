@@ -2,7 +2,7 @@
 
 The distance is that of Kolmogorov and Smirnov between the two empirical distribution functions, at
 CUTS quantiles of both together; of yes and no, it is the difference of the two shares. How large it
-gets by chance, dealing all values anew into two samples of the same sizes tells: a permutation test,
+gets by chance, dealing all values anew into two samples of their sizes tells: a permutation test,
 exact for values that are exchangeable, whatever their distribution. Dealing ends early where chance
 is soon seen to reach the distance (Besag and Clifford 1991, "Sequential Monte Carlo p-values"), so
 that what has not shifted costs little.
@@ -88,9 +88,7 @@ def _shares(counts: Counts) -> Floats:
     return np.asarray(counts.cumsum(axis=-1) / counts.sum(axis=-1, keepdims=True), dtype=float)
 
 
-def _p_value(
-    reference: Counts, period: Counts, alpha: float, rng: np.random.Generator
-) -> float:
+def _p_value(reference: Counts, period: Counts, alpha: float, rng: np.random.Generator) -> float:
     pool, n, m = reference + period, int(period.sum()), int(reference.sum())
     whole = pool.cumsum()
     # distances are compared as whole numbers: the same deal has the same one

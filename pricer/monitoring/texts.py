@@ -49,21 +49,29 @@ class Wording:
     less: list[str]
 
 
-def wording(reference: Sequence[str], period: Sequence[str], seed: int) -> Wording:
+def wording(reference: Sequence[str], period: Sequence[str], seed: int) -> Wording | None:
     """Tell the texts of a period from those of the reference, cross-validated.
 
     Args:
         reference: m texts, MOST at most; at least FOLDS.
         period: n texts likewise.
         seed: of folds and deals.
+
+    Returns:
+        None where no words are shared by RAREST texts.
     """
     from sklearn.feature_extraction.text import CountVectorizer
 
     rng = np.random.default_rng(seed)
     vectorizer = CountVectorizer(binary=True, dtype=np.float32, token_pattern=r"(?u)\b\w+\b")
-    words = csr_matrix(vectorizer.fit_transform([*reference, *period]))
+    try:
+        words = csr_matrix(vectorizer.fit_transform([*reference, *period]))
+    except ValueError:  # not one word in any
+        return None
     often = words.getnnz(axis=0) >= RAREST
     words, names = words[:, often], vectorizer.get_feature_names_out()[often]
+    if not len(names):
+        return None
     m, n = len(reference), len(period)
     new = np.repeat([0.0, 1.0], [m, n])
     dealt = np.stack([new, *(rng.permutation(new) for _ in range(DEALS))], axis=1)
@@ -102,11 +110,7 @@ def _newness(words: csr_matrix, new: Floats, folds: NDArray[np.int64]) -> Floats
     for fold in range(FOLDS):
         judged = folds == fold
         seen, side = words[~judged], new[~judged]
-        with_word = [seen.T @ side, seen.T @ (1 - side)]
-        shares = [
-            (count + 1) / (texts + 2)
-            for count, texts in zip(with_word, (side.sum(axis=0), (1 - side).sum(axis=0)), strict=True)
-        ]
+        shares = [(seen.T @ those + 1) / (those.sum(axis=0) + 2) for those in (side, 1 - side)]
         weights = np.log(shares[0] / shares[1]) - np.log((1 - shares[0]) / (1 - shares[1]))
         newness[judged] = (rankdata(words[judged] @ weights, axis=0) - 0.5) / judged.sum()
     return newness

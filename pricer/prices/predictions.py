@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import pandas as pd
 
 from pricer.errors import ItemsError, PricerError, quoted
@@ -83,9 +84,9 @@ def make_predictions(
     """
     probabilities = said.probabilities
     columns = {name: estimate(probabilities) for name, estimate in ESTIMATES.items()}
-    texts = said.greedy_texts or [None] * len(products)
-    greedy = [None if text is None else parse_price(text) for text in texts]
-    columns["greedy"] = pd.Series(greedy, dtype=float).to_numpy()
+    texts: list[str | None] = [*said.greedy_texts] or [None] * len(products)
+    numbers = [None if text is None else parse_price(text) for text in texts]
+    columns["greedy"] = np.array(numbers, dtype=float)
     columns |= {f"q{level:02}": quantile(probabilities, level / 100) for level in QUANTILES}
     for level in INTERVALS:
         if str(level) not in offsets:

@@ -51,7 +51,7 @@ class PriceEstimate:
         high_usd: its upper end.
         interval: its level, percent.
         calibrated: whether the interval is calibrated; if not, it is what the model itself says.
-        expected_error_usd: mean absolute error of the estimate if the model's distribution is right.
+        expected_error_usd: mean absolute error of the estimate by the model's distribution.
         price_mass: the probability that a price comes next at all.
         dropped_mass: the probability left out unseen, which may be a price's.
         truncated: whether the description was cut to `prompts.cutoff` tokens.

@@ -96,15 +96,19 @@ OF_ESTIMATE = sa.or_(
     estimates.c.shadow_of == outcomes.c.estimate_id,
 )
 _later = outcomes.alias()
-NEWEST = ~sa.exists().where(_later.c.estimate_id == outcomes.c.estimate_id, _later.c.id > outcomes.c.id)
+NEWEST = ~sa.exists().where(
+    _later.c.estimate_id == outcomes.c.estimate_id, _later.c.id > outcomes.c.id
+)
 
 Row = dict[str, Any]
 
 
 # of an estimate, as it is monitored; the last two are its outcome's
-SEEN = ("description", "similarity", "created_at", "description_sha256", "category")
-SEEN += ("estimate_usd", "low_usd", "high_usd", "level", "price_mass", "truncated")
-SEEN += ("expected_error_usd", "quantiles_usd", "fallback", "price_usd", "recorded_at")
+SEEN = (
+    *("description", "similarity", "created_at", "description_sha256", "category"),
+    *("estimate_usd", "low_usd", "high_usd", "level", "price_mass", "truncated"),
+    *("expected_error_usd", "quantiles_usd", "fallback", "price_usd", "recorded_at"),
+)
 PART = 20_000  # rows in memory at once
 
 
@@ -256,6 +260,18 @@ class Log:
         )
         with self._one_line(), self._engine.connect() as connection:
             return connection.scalar(newest)
+
+    def count(self, asked: "Asked") -> int:
+        """Return how many estimates there are.
+
+        Raises:
+            LogError: the database does not answer.
+        """
+        query = sa.select(sa.func.count()).where(
+            *_asked(asked), *_within(estimates.c.created_at, asked)
+        )
+        with self._one_line(), self._engine.connect() as connection:
+            return connection.scalar(query) or 0
 
     def estimates_of(self, asked: "Asked") -> Iterator[list[tuple[Any, ...]]]:
         """Yield SEEN of estimates, in the order they were made, many at once.

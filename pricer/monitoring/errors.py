@@ -1,0 +1,71 @@
+"""How far off estimates are: as the model expects before outcomes come, and as they tell."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pricer.judging.paired import Interval
+from pricer.monitoring.checks import errors, inside
+from pricer.monitoring.shift import FEWEST
+
+Floats = NDArray[np.float64]
+
+MARGIN = 1.959963984540054  # standard errors of a 95% interval
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over n products with its 95% interval."""
+
+    n: int
+    value: float
+    interval: Interval
+
+
+def mean_of(values: Floats) -> Mean | None:
+    """Return the mean of what is not NaN; None of fewer than FEWEST."""
+    values = values[~np.isnan(values)]
+    if len(values) < FEWEST:
+        return None
+    error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    return _mean(len(values), float(values.mean()), error)
+
+
+def _mean(n: int, value: float, error: float) -> Mean:
+    return Mean(n, value, Interval(value - MARGIN * error, value + MARGIN * error))
+
+
+def realised(outcomes: pd.DataFrame) -> dict[str, Mean]:
+    """Return mae, bias (estimate less price, USD) and coverage_80 of what the model answered."""
+    own = outcomes[outcomes["fallback"] == 0]
+    told = {
+        "mae": mean_of(np.abs(errors(own))),
+        "bias": mean_of(errors(own)),
+        "coverage_80": mean_of(inside(own)),
+    }
+    return {name: one for name, one in told.items() if one}
+
+
+def expected_mae(reference: pd.DataFrame, estimates: pd.DataFrame) -> Mean | None:
+    """Return the error to expect of estimates whose prices nobody knows yet.
+
+    What the model's distributions expect, times how much larger errors were in the reference than
+    expected there. The interval is by the delta method, of both.
+
+    Args:
+        reference: products whose price is known.
+        estimates: of the period.
+    """
+    own = reference[(reference["fallback"] == 0) & reference["expected_error_usd"].notna()]
+    now = mean_of(estimates["expected_error_usd"].to_numpy(float))
+    if len(own) < FEWEST or now is None:
+        return None
+    expected = own["expected_error_usd"].to_numpy(float)
+    off = np.abs(errors(own))
+    ratio = off.mean() / expected.mean()
+    ratio_error = (off - ratio * expected).std(ddof=1) / math.sqrt(len(own)) / expected.mean()
+    error = (now.interval.high - now.value) / MARGIN
+    return _mean(now.n, ratio * now.value, math.hypot(ratio * error, now.value * ratio_error))
