@@ -50,6 +50,7 @@ SLOW = (
     "pipeline/test_resume.py",
     "pipeline/test_pipeline.py",
     "pipeline",
+    "monitoring/test_command.py",
     "serving/test_log.py",
     "serving/test_page.py",
     "serving/test_hostile_clients.py",

@@ -176,11 +176,17 @@ def _print(
         if not finding.alarmed or finding.since is None:
             continue
         side = check.above if shift.more_above else check.below
-        began = f"product {finding.since.place + 1:,}" if finding.at is None else f"{finding.at}"
-        print(f"    {side}, since {began}; most in {printable(finding.category or 'no category')}")
+        category = printable(finding.category or "no category")
+        print(f"    {side}, since {_began(finding)}; most in {category}")
         print(f"    do: {check.advice}")
         for product in finding.products:
             print(f"    such as: {printable(product)}")
+
+
+def _began(finding: "Finding") -> str:
+    if finding.since is None or finding.since.low == 0:
+        return "the beginning of the period or before"
+    return f"product {finding.since.place + 1:,}" if finding.at is None else f"{finding.at}"
 
 
 def _json(finding: "Finding") -> dict[str, Any]:

@@ -79,7 +79,8 @@ def wording(reference: Sequence[str], period: Sequence[str], seed: int) -> Wordi
     areas = np.array([_area(newness[:, k], dealt[:, k] > 0) for k in range(DEALS + 1)])
     auc, by_chance = float(areas[0]), areas[1:]
     spread = float(by_chance.std(ddof=1))
-    far = (auc - by_chance.mean()) / (spread * np.sqrt(1 + 1 / DEALS))
+    # no spread: the same words in every text
+    far = (auc - by_chance.mean()) / (spread * np.sqrt(1 + 1 / DEALS)) if spread else 0.0
     old, fresh = newness[:m, 0], newness[m:, 0]
     widened = spread / np.sqrt((m + n + 1) / (12 * m * n))
     margin = norm.ppf((1 + CONFIDENCE) / 2) * _area_error(old, fresh) * widened
