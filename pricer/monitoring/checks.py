@@ -22,8 +22,8 @@ WORDS = "words"
 SEED = 42
 
 LOOK = "look at what feeds the service: has a source, a language or a template changed?"
-RETRAIN = "retrain on newer products: `pricer monitor --export-items` writes those with outcomes"
-RECALIBRATE = "make intervals anew from outcomes: `pricer monitor --recalibrate`"
+RETRAIN = "retrain on newer products"
+RECALIBRATE = "put newer products into the validation split and run `dvc repro predict`"
 
 
 @dataclass(frozen=True)
