@@ -208,7 +208,7 @@ def test_contradictions_between_processes_and_the_rest_name_their_keys(tmp_path)
             "on, and an interval of 90% needs 9",
         ),
         (
-            [("size: 100 ", "size: 8 ")],
+            [("calibration_size: 200 ", "calibration_size: 8 ")],
             "predict.calibration_size must be greater than or equal to 9, got 8",
         ),
         (

@@ -113,7 +113,7 @@ def test_json_lines_tell_what_a_product_is_likened_to(told, source, capsys):
     assert (
         list(fine)
         == list(none)
-        == [*COLUMNS[:8], "neighbors", "words_estimate_usd"] + (COLUMNS[8:])
+        == [*COLUMNS[:9], "neighbors", "words_estimate_usd"] + (COLUMNS[9:])
     )
     assert fine["neighbors"] == [
         {"title": title, "price_usd": 11.5, "similarity": 0.731} for title in TITLES

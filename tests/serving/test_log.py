@@ -89,7 +89,12 @@ def test_sigterm_answers_what_was_asked_and_ends_with_0(shop, database):
     with serving(shop, "--database", database, "--batch-size", "1") as running:
         with ThreadPoolExecutor(8) as pool:
             asked = [pool.submit(running.estimate, *[KETTLE] * 20) for _ in range(8)]
-            wait_until(lambda: running.meter("pricer_queue_length") > 100, running.process)
+
+            def all_asked() -> bool:  # seven requests have 140 products
+                names = ("pricer_queue_length", "pricer_estimates_total")
+                return sum(map(running.meter, names)) > 140
+
+            wait_until(all_asked, running.process)
             running.process.send_signal(signal.SIGTERM)
             found = {one["id"] for answer in asked for one in answer.result()}
         assert running.process.wait(20) == 0
