@@ -28,11 +28,12 @@ test-llama3: .venv/ready  ## run the tests on the real Llama-3 vocabulary (7 MB,
 	@python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt tiktoken
 	@python -m pytest -m llama3
 
-bench: .venv/ready  ## time evidence, prompts, training, prediction, serving, evaluation, on what `make repro` left
+bench: .venv/ready  ## time evidence, prompts, training, prediction, serving, monitoring, evaluation, on what `make repro` left
 	@python -m bench.evidence
 	@python -m bench.prompts
 	@python -m bench.predict
 	@python -m bench.serve
+	@python -m bench.monitor
 	@python -m bench.evaluate
 	@python -m bench.train
 
