@@ -17,7 +17,9 @@ from pricer.workspace import Workspace, require
 
 if TYPE_CHECKING:
     from pricer.monitoring.checks import Finding
+    from pricer.monitoring.errors import Mean
     from pricer.monitoring.observed import Observed
+    from pricer.monitoring.texts import Wording
 
 UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 ALERT = 2  # exit code
@@ -76,51 +78,21 @@ def monitor(
     categories = set(old.estimates["category"].dropna() if names is None else names)
     alpha = false_alarms / (looks * len(CHECKS))
     found, told = compare(old, new, categories, alpha)
-    figures = realised(new.outcomes)
     expected = expected_mae(old.outcomes, new.estimates)
-    if expected:
-        figures = {"expected_mae": expected} | figures
-    alarms = [one for one in found.values() if one.alarmed]
+    figures = ({"expected_mae": expected} if expected else {}) | realised(new.outcomes)
     if output_format == "json":
-        told_json = told and {
-            "auc": told.auc,
-            "auc_ci_low": told.interval.low,
-            "auc_ci_high": told.interval.high,
-            "more": told.more,
-            "less": told.less,
-        }
-        print(
-            json_text(
-                {
-                    "reference": {"name": old.name, "n": len(old.estimates)},
-                    "period": {
-                        "name": new.name,
-                        "n": len(new.estimates),
-                        "asked": new.asked,
-                        "outcomes": len(new.outcomes),
-                    },
-                    "alpha": alpha,
-                    "alerts": len(alarms),
-                    "figures": {name: asdict(one) for name, one in figures.items()},
-                    "words": told_json,
-                    "checks": {name: _json(one) for name, one in found.items()},
-                }
-            )
-        )
+        print(json_text({"alpha": alpha} | _json(old, new, found, told, figures)))
     else:
-        _print(old, new, found, looks, false_alarms)
-        for name, one in figures.items():
-            low, high = one.interval.low, one.interval.high
-            print(f"{name}: {one.value:,.2f} (95% interval {low:,.2f} to {high:,.2f}, {one.n:,})")
-        if told:
-            print(
-                f"new texts are told from old ones with AUC {told.auc:.2f} "
-                f"({told.interval.low:.2f} to {told.interval.high:.2f})"
-            )
-            for which, words in (("more", told.more), ("less", told.less)):
-                if words:
-                    print(f"  {which} often: {', '.join(map(printable, words))}")
-    if alarms and fail_on == "alert":
+        print(
+            f"{new.name}: {len(new.estimates):,} products ({new.asked:,} estimates), "
+            f"{len(new.outcomes):,} with an outcome, against {len(old.estimates):,} of {old.name}"
+        )
+        print(
+            f"of {looks} looks at what does not change, one or more alarm with chance "
+            f"{false_alarms:.1%}"
+        )
+        _print(found, told, figures)
+    if fail_on == "alert" and any(one.alarmed for one in found.values()):
         raise SystemExit(ALERT)
 
 
@@ -130,14 +102,13 @@ def _of_log(
     from pricer.monitoring.observed import TEXTS, read_log
 
     with serving_extra():
-        from pricer.serving.log import Asked, Log
+        from pricer.serving.log import Log, Selection
     log = Log(database, create=False)
     try:
         model = log.newest_model(variant)
-        asked = Asked(variant, model, *bounds)
-        count = log.count(asked)
+        count = log.count(Selection(variant, model, *bounds))
         described = min(1.0, TEXTS / max(count, 1))
-        return read_log(log, Asked(variant, model, *bounds, described), log.where)
+        return read_log(log, Selection(variant, model, *bounds, described), log.where)
     finally:
         log.close()
 
@@ -158,48 +129,80 @@ def _time(given: str | None, option: str) -> datetime | None:
     return told.astimezone(UTC) if told.tzinfo else told.replace(tzinfo=UTC)
 
 
-def _print(
-    old: "Observed", new: "Observed", found: dict[str, "Finding"], looks: int, rate: float
-) -> None:
-    print(
-        f"{new.name}: {len(new.estimates):,} products ({new.asked:,} estimates), "
-        f"{len(new.outcomes):,} with an outcome, against {len(old.estimates):,} of {old.name}"
-    )
-    print(f"of {looks} looks at what does not change, one or more alarm with chance {rate:.1%}")
+def _print(found: "dict[str, Finding]", told: "Wording | None", figures: "dict[str, Mean]") -> None:
     for finding in found.values():
-        check, shift = finding.check, finding.shift
-        if shift is None:
-            print(f"  {check.title}: too few products to compare")
-            continue
-        word = "ALERT" if finding.alarmed else "no change to tell from chance"
-        print(f"  {check.title}: {word} (distance {shift.distance:.2f}, p {shift.p_value:.2g})")
-        if not finding.alarmed or finding.since is None:
-            continue
-        side = check.above if shift.more_above else check.below
-        category = printable(finding.category or "no category")
-        print(f"    {side}, since {_began(finding)}; most in {category}")
-        print(f"    do: {check.advice}")
-        for product in finding.products:
-            print(f"    such as: {printable(product)}")
+        _print_finding(finding)
+    for name, one in figures.items():
+        low, high = one.interval.low, one.interval.high
+        print(f"{name}: {one.value:,.2f} (95% interval {low:,.2f} to {high:,.2f}, {one.n:,})")
+    if not told:
+        return
+    print(
+        f"new texts are told from old ones with AUC {told.auc:.2f} "
+        f"({told.interval.low:.2f} to {told.interval.high:.2f})"
+    )
+    for which, words in (("more", told.more), ("less", told.less)):
+        if words:
+            print(f"  {which} often: {', '.join(map(printable, words))}")
 
 
-def _began(finding: "Finding") -> str:
-    if finding.since is None or finding.since.low == 0:
-        return "the beginning of the period or before"
-    return f"product {finding.since.place + 1:,}" if finding.at is None else f"{finding.at}"
+def _print_finding(finding: "Finding") -> None:
+    check, shift, since = finding.check, finding.shift, finding.since
+    if shift is None:
+        print(f"  {check.title}: too few products to compare")
+        return
+    word = "ALERT" if finding.alarmed else "no change to tell from chance"
+    print(f"  {check.title}: {word} (distance {shift.distance:.2f}, p {shift.p_value:.2g})")
+    if since is None:
+        return
+    began = f"product {since.place + 1:,}" if finding.at is None else f"{finding.at}"
+    if since.low == 0:
+        began = "the beginning of the period or before"
+    side = check.above if shift.more_above else check.below
+    print(f"    {side}, since {began}; most in {printable(finding.category or 'no category')}")
+    print(f"    do: {check.advice}")
+    for product in finding.products:
+        print(f"    such as: {printable(product)}")
 
 
-def _json(finding: "Finding") -> dict[str, Any]:
+def _json(
+    old: "Observed",
+    new: "Observed",
+    found: "dict[str, Finding]",
+    told: "Wording | None",
+    figures: "dict[str, Mean]",
+) -> dict[str, Any]:
+    return {
+        "reference": {"name": old.name, "n": len(old.estimates)},
+        "period": {
+            "name": new.name,
+            "n": len(new.estimates),
+            "asked": new.asked,
+            "outcomes": len(new.outcomes),
+        },
+        "alerts": sum(one.alarmed for one in found.values()),
+        "figures": {name: asdict(one) for name, one in figures.items()},
+        "words": told
+        and {
+            "auc": told.auc,
+            "auc_ci_low": told.interval.low,
+            "auc_ci_high": told.interval.high,
+            "more": told.more,
+            "less": told.less,
+        },
+        "checks": {name: _finding_json(one) for name, one in found.items()},
+    }
+
+
+def _finding_json(finding: "Finding") -> dict[str, Any]:
     def number(value: float) -> float | None:
         return value if math.isfinite(value) else None
 
-    shift = finding.shift
-    told = {} if shift is None else {k: v for k, v in asdict(shift).items() if k != "wasserstein"}
-    if shift and finding.check.unit == "usd":
-        told["wasserstein_usd"] = shift.wasserstein
+    apart = finding.wasserstein_usd
     return {
         "alarmed": finding.alarmed,
-        **told,
+        **(asdict(finding.shift) if finding.shift else {}),
+        **({} if apart is None else {"wasserstein_usd": apart}),
         "mean": number(finding.mean),
         "mean_reference": number(finding.mean_reference),
         "since": finding.since and asdict(finding.since),

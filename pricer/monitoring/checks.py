@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -10,13 +9,11 @@ from numpy.typing import NDArray
 
 from pricer.escaping import shortened
 from pricer.monitoring.observed import Observed
-from pricer.monitoring.shift import FEWEST, Shift, shift
+from pricer.monitoring.shift import FEWEST, Shift, shift, wasserstein
 from pricer.monitoring.since import Since, since
 from pricer.monitoring.texts import MOST, Wording, wording
 
 Floats = NDArray[np.float64]
-Unit = Literal["usd", "share", "number"]
-
 SHOWN, LONGEST = 3, 100  # products that show a shift, and characters of each
 WORDS = "words"
 SEED = 42
@@ -33,19 +30,19 @@ class Check:
     Attributes:
         title: what it is of.
         values: of each product, NaN where there is none.
-        unit: of the values.
         above: what is said where the period has more high values.
         below: where it has more low ones.
         advice: what to do then.
+        in_usd: whether the values are dollars.
         outcomes: whether it is of products whose price is known.
     """
 
     title: str
     values: Callable[[pd.DataFrame], Floats]
-    unit: Unit
     above: str
     below: str
     advice: str
+    in_usd: bool = False
     outcomes: bool = False
 
 
@@ -80,7 +77,6 @@ CHECKS = {
     WORDS: Check(
         "words of descriptions",
         _column("newness"),
-        "share",
         "descriptions are worded in another way",
         "descriptions are worded in another way",
         LOOK,
@@ -88,7 +84,6 @@ CHECKS = {
     "similarity": Check(
         "similarity to the nearest training product",
         _column("similarity"),
-        "number",
         "products are nearer to training products",
         "products are farther from all training products",
         RETRAIN,
@@ -96,7 +91,6 @@ CHECKS = {
     "unknown_category": Check(
         "categories that training has not seen",
         _column("unknown_category"),
-        "share",
         "more products are of categories that training has not seen",
         "fewer products are of categories that training has not seen",
         f"{RETRAIN}; or mend the feed's names of categories",
@@ -104,7 +98,6 @@ CHECKS = {
     "truncated": Check(
         "descriptions that were cut",
         _column("truncated"),
-        "share",
         "more descriptions are longer than the prompt takes",
         "fewer descriptions are longer than the prompt takes",
         "raise prompts.cutoff and retrain, or shorten what the feed sends",
@@ -112,23 +105,22 @@ CHECKS = {
     "estimate": Check(
         "estimates",
         _of_model(_column("estimate_usd")),
-        "usd",
         "estimates are higher",
         "estimates are lower",
         "see which products are asked for now: other products are no fault of the model",
+        in_usd=True,
     ),
     "width": Check(
         "width of the model's own 80% interval",
         _of_model(_column("width_usd")),
-        "usd",
         "the model is less sure",
         "the model is surer",
         "see which products are asked for now; where it is less sure, retrain on such",
+        in_usd=True,
     ),
     "price_mass": Check(
         "probability that the model says a price at all",
         _of_model(_column("price_mass")),
-        "share",
         "the model says a price more surely",
         "the model is less sure to say a price at all",
         "see whether descriptions hold what is no product, and whether the model was replaced",
@@ -136,15 +128,14 @@ CHECKS = {
     "expected_error": Check(
         "error that the model expects",
         _of_model(_column("expected_error_usd")),
-        "usd",
         "the model expects larger errors",
         "the model expects smaller errors",
         "see which products are asked for now; where errors grow, retrain on such",
+        in_usd=True,
     ),
     "fallback": Check(
         "answers that the model did not give",
         _column("fallback"),
-        "share",
         "more answers are the fallback's",
         "fewer answers are the fallback's",
         "see the reasons in the log and at /metrics: time, memory, or what is no product",
@@ -152,16 +143,15 @@ CHECKS = {
     "error": Check(
         "size of errors",
         _of_model(lambda table: np.abs(errors(table))),
-        "usd",
         "errors are larger",
         "errors are smaller",
         RETRAIN,
+        in_usd=True,
         outcomes=True,
     ),
     "bias": Check(
         "price against estimate, as log ratio",
         _of_model(_log_ratio),
-        "number",
         "prices are higher than estimates",
         "prices are lower than estimates",
         f"{RETRAIN}; see first whether the feed's currency or units have changed",
@@ -170,7 +160,6 @@ CHECKS = {
     "coverage": Check(
         "80% intervals that hold the price",
         _of_model(inside),
-        "share",
         "intervals hold more often than they say",
         "intervals hold less often",
         RECALIBRATE,
@@ -179,7 +168,6 @@ CHECKS = {
     "rank": Check(
         "place of the price in the model's distribution",
         _of_model(lambda table: table["rank"].to_numpy(float)),
-        "number",
         "prices lie higher in the model's distributions",
         "prices lie lower in the model's distributions",
         f"{RECALIBRATE}; and retrain where they lie to one side",
@@ -195,10 +183,10 @@ class Finding:
     Attributes:
         check: which.
         shift: the comparison; None where there were too few products.
-        alarmed: whether chance alone is too rare to have made it.
         mean: of the values in the period; NaN without any.
         mean_reference: likewise in the reference.
-        since: when it began; None without an alarm.
+        wasserstein_usd: how far the values are apart, rank by rank; None of what is not in dollars.
+        since: when it began; None without an alarm, where chance may have made it.
         at: the time of that product, where times are known.
         category: where it shows most, and how often; None without one.
         products: that show it most.
@@ -206,13 +194,18 @@ class Finding:
 
     check: Check
     shift: Shift | None
-    alarmed: bool
     mean: float
     mean_reference: float
+    wasserstein_usd: float | None = None
     since: Since | None = None
     at: pd.Timestamp | None = None
     category: str | None = None
     products: tuple[str, ...] = ()
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether chance alone is too rare to have made the shift."""
+        return self.since is not None
 
 
 def compare(
@@ -234,15 +227,15 @@ def compare(
     told = _wording(*tables)
     found = {}
     for number, (name, check) in enumerate(CHECKS.items()):
-        old, new = (reference.outcomes, period.outcomes) if check.outcomes else tables
-        values = check.values(new)
-        compared = shift(check.values(old), values, alpha=alpha, seed=SEED + number)
+        pair = (reference.outcomes, period.outcomes) if check.outcomes else tables
+        old, new = (check.values(table) for table in pair)
+        compared = shift(old, new, alpha=alpha, seed=SEED + number)
         if name == WORDS and compared and told:
             compared = replace(compared, p_value=told.p_value)
-        means = (_mean(values), _mean(check.values(old)))
-        found[name] = Finding(check, compared, False, *means)
+        apart = wasserstein(old, new) if compared and check.in_usd else None
+        found[name] = Finding(check, compared, _mean(new), _mean(old), apart)
         if compared and compared.p_value <= alpha:
-            found[name] = _alarm(found[name], compared, check.values(old), new)
+            found[name] = _alarm(found[name], compared, old, new, pair[1])
     return found, told
 
 
@@ -269,9 +262,18 @@ def _wording(old: pd.DataFrame, new: pd.DataFrame) -> Wording | None:
     return told
 
 
-def _alarm(finding: Finding, found: Shift, reference: Floats, table: pd.DataFrame) -> Finding:
-    """Return a finding with when, where and in which products a shift shows."""
-    values = finding.check.values(table)
+def _alarm(
+    finding: Finding, found: Shift, reference: Floats, values: Floats, table: pd.DataFrame
+) -> Finding:
+    """Return a finding with when, where and in which products a shift shows.
+
+    Args:
+        finding: without these.
+        found: the shift.
+        reference: (m,) values of the reference.
+        values: (n,) of the period.
+        table: of the n products.
+    """
     known = ~np.isnan(values)
     table, values = table[known], values[known]
     beyond = (values > found.cut) == found.more_above
@@ -281,7 +283,6 @@ def _alarm(finding: Finding, found: Shift, reference: Floats, table: pd.DataFram
     texts = table["text"].iloc[order].dropna().head(SHOWN)
     return replace(
         finding,
-        alarmed=True,
         since=began,
         at=None if table["at"].isna().all() else table["at"].iloc[began.place],
         category=_where(table["category"], beyond, float(before.mean())),

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from pricer.judging.paired import Interval
 from pricer.monitoring.checks import errors, inside
 from pricer.monitoring.shift import FEWEST
+from pricer.monitoring.texts import MARGIN
 
 Floats = NDArray[np.float64]
-
-MARGIN = 1.959963984540054  # standard errors of a 95% interval
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
@@ -21,7 +21,7 @@ from pricer.products.readers import read_tables
 from pricer.workspace import Workspace
 
 if TYPE_CHECKING:  # its libraries are an extra, which a predictions file does without
-    from pricer.serving.log import Asked, Log
+    from pricer.serving.log import Columns, Log, Selection
 
 Floats = NDArray[np.float64]
 
@@ -44,7 +44,6 @@ AGAIN = "text_key"
 # `text` is None but for a sample, `category` where there is none, `at` is UTC or NaT
 COLUMNS = (*NUMBERS, "text", AGAIN, "category", "at")
 TEXTS = 8_000  # descriptions that are read, of estimates and of outcomes
-LOG_QUANTILES = range(5, 100, 5)  # percent, as `pricer.serving.answers` writes them
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def _once(table: pd.DataFrame) -> pd.DataFrame:
     return table[~table[AGAIN].duplicated(keep="last")].reset_index(drop=True)
 
 
-def read_log(log: "Log", asked: "Asked", name: str) -> Observed:
+def read_log(log: "Log", selection: "Selection", name: str) -> Observed:
     """Read a period of the log.
 
     Raises:
@@ -84,34 +83,29 @@ def read_log(log: "Log", asked: "Asked", name: str) -> Observed:
     """
     return observed(
         name,
-        _table(map(_log_columns, log.estimates_of(asked))),
-        _table(map(_log_columns, log.outcomes_of(asked))),
+        _table(map(_log_columns, log.estimates_of(selection))),
+        _table(map(_log_columns, log.outcomes_of(selection))),
     )
 
 
-def _log_columns(rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
-    """Return the columns of rows as `pricer.serving.log.SEEN` describes them."""
-    from pricer.serving.log import SEEN
+def _log_columns(seen: "Columns") -> dict[str, Any]:
+    """Return COLUMNS of rows of the log, see `pricer.serving.log.SEEN`."""
+    from pricer.serving import log
 
-    seen = dict(zip(SEEN, zip(*rows, strict=True), strict=True))
     prices = np.array(seen["price_usd"], dtype=float)
-    quantiles = np.array(
-        [those or [math.nan] * len(LOG_QUANTILES) for those in seen["quantiles_usd"]], dtype=float
-    )
-    of = dict(zip(LOG_QUANTILES, quantiles.T, strict=True))
-    outcome = [when for when in seen["recorded_at"] if when]
-    return {
-        "text": seen["description"],
+    none = [math.nan] * len(log.QUANTILES)
+    quantiles = np.array([those or none for those in seen["quantiles_usd"]], dtype=float)
+    of = dict(zip(log.QUANTILES, quantiles.T, strict=True))
+    derived = {
         # 60 bits tell products apart
         "text_key": [int(sha256[:15], 16) for sha256 in seen["description_sha256"]],
-        "category": seen["category"],
-        "at": outcome or seen["created_at"],
+        "text": seen["description"],
+        "at": seen["recorded_at"] if seen["recorded_at"][0] else seen["created_at"],
         "width_usd": of[90] - of[10],
         "fallback": [reason is not None for reason in seen["fallback"]],
         "rank": _rank(prices, np.stack([of[level] for level in QUANTILES])),
-        "price_usd": prices,
-        **{name: seen[name] for name in NUMBERS if name in seen and name not in ("fallback",)},
     }
+    return {name: derived[name] if name in derived else seen[name] for name in COLUMNS}
 
 
 def _rank(prices: Floats, quantiles: Floats) -> Floats:
@@ -171,6 +165,7 @@ def _with_products(rows: pd.DataFrame, path: Path, root: Workspace) -> pd.DataFr
     )
 
 
+DERIVED = ("width_usd", "rank", "fallback")  # from other columns of a file
 # where a file of predictions may have what NUMBERS names, the first that it has
 ELSEWHERE = {
     "low_usd": ("low_usd", "low_80"),
@@ -181,39 +176,31 @@ ELSEWHERE = {
 
 
 def _file_columns(rows: pd.DataFrame, path: Path) -> dict[str, Any]:
-    def numbers(name: str) -> Floats:
-        for column in ELSEWHERE.get(name, (name,)):
+    def numbers(*columns: str) -> Floats:
+        for column in columns:
             if column in rows:
                 return _numbers(rows[column], path)
         return np.full(len(rows), math.nan)
 
-    texts = rows["summary"] if "summary" in rows else rows["description"]
-    told: dict[str, Any] = {name: numbers(name) for name in NUMBERS}
-    told["fallback"] = np.nan_to_num(told["fallback"])
-    if "fallback" in rows:
-        told["fallback"] = rows["fallback"].notna().to_numpy(float)
+    told: dict[str, Any] = {
+        name: numbers(*ELSEWHERE.get(name, (name,))) for name in NUMBERS if name not in DERIVED
+    }
     if "interval" not in rows and "level" not in rows:
         told["level"] = np.where(np.isnan(told["low_usd"]), math.nan, 80.0)
     if "neighbors" in rows:
         told["similarity"] = np.array([_nearest(one) for one in rows["neighbors"]])
-    quantiles = np.stack([_quantile(rows, level, path) for level in QUANTILES])
-    told["width_usd"] = quantiles[QUANTILES.index(90)] - quantiles[QUANTILES.index(10)]
-    told["rank"] = _rank(told["price_usd"], quantiles)
-    return {
+    of = {level: numbers(f"q{level:02}") for level in QUANTILES}
+    nothing = pd.Series([None] * len(rows), dtype=object)
+    texts = rows["summary"] if "summary" in rows else rows["description"]
+    return told | {
+        "width_usd": of[90] - of[10],
+        "fallback": rows.get("fallback", nothing).notna(),
+        "rank": _rank(told["price_usd"], np.stack(list(of.values()))),
         "text": texts,
         "text_key": pd.util.hash_array(texts.fillna("").astype(object).to_numpy()).view(np.int64),
-        "category": rows["category"] if "category" in rows else [None] * len(rows),
-        "at": pd.to_datetime(_column(rows, "created_at"), utc=True, errors="coerce"),
-        **told,
+        "category": rows.get("category", nothing),
+        "at": pd.to_datetime(rows.get("created_at", nothing), utc=True, errors="coerce"),
     }
-
-
-def _column(rows: pd.DataFrame, name: str) -> Any:
-    return rows[name] if name in rows else [None] * len(rows)
-
-
-def _quantile(rows: pd.DataFrame, level: int, path: Path) -> Floats:
-    return _numbers(pd.Series(_column(rows, f"q{level:02}"), dtype=object), path)
 
 
 def _numbers(values: "pd.Series[Any]", path: Path) -> Floats:

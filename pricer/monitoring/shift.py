@@ -33,7 +33,6 @@ class Shift:
         distance: largest difference of the shares at or below a value, 0 to 1.
         cut: the value where it is largest.
         more_above: whether the period has more values above it.
-        wasserstein: mean distance between values of the same rank, in their own unit.
         p_value: share of deals with a distance as large.
     """
 
@@ -42,7 +41,6 @@ class Shift:
     distance: float
     cut: float
     more_above: bool
-    wasserstein: float
     p_value: float
 
 
@@ -58,7 +56,7 @@ def shift(reference: Floats, period: Floats, alpha: float, seed: int) -> Shift |
     Returns:
         None where either has fewer than FEWEST values.
     """
-    reference, period = reference[~np.isnan(reference)], period[~np.isnan(period)]
+    reference, period = _known(reference), _known(period)
     if min(len(reference), len(period)) < FEWEST:
         return None
     both = np.concatenate([reference, period])
@@ -73,7 +71,6 @@ def shift(reference: Floats, period: Floats, alpha: float, seed: int) -> Shift |
         distance=float(np.abs(above[place])),
         cut=float(cuts[place]),
         more_above=bool(above[place] > 0),
-        wasserstein=wasserstein(reference, period),
         p_value=_p_value(counts_reference, counts, alpha, np.random.default_rng(seed)),
     )
 
@@ -108,7 +105,16 @@ def _p_value(reference: Counts, period: Counts, alpha: float, rng: np.random.Gen
 
 
 def wasserstein(reference: Floats, period: Floats) -> float:
-    """Return the mean distance between values of the same rank in two samples."""
+    """Return the mean distance between values of the same rank in two samples, in their unit.
+
+    Args:
+        reference: (m,) values; NaN is left out.
+        period: (n,) likewise.
+    """
     from scipy.stats import wasserstein_distance
 
-    return float(wasserstein_distance(reference, period))
+    return float(wasserstein_distance(_known(reference), _known(period)))
+
+
+def _known(values: Floats) -> Floats:
+    return values[~np.isnan(values)]

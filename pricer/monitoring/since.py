@@ -41,18 +41,18 @@ def since(reference: Bools, period: Bools, seed: int) -> Since:
     every = max(len(period) // MOST, 1)
     values = np.concatenate([reference[:MOST], period[::every]])
     m, n = min(len(reference), MOST), len(values)
-    place = int(_places(values[None, :].astype(float), m)[0])
+    place = _place(values, m)
     rng = np.random.default_rng(seed)
     chance = np.where(np.arange(n) < place, values[:place].mean(), values[place:].mean())
-    drawn = [_places((rng.random((1, n)) < chance).astype(float), m)[0] for _ in range(RESAMPLES)]
+    drawn = [_place(rng.random(n) < chance, m) for _ in range(RESAMPLES)]
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Since(*(int(one - m) * every for one in (place, low, high)))
 
 
-def _places(values: NDArray[np.float64], m: int) -> NDArray[np.int64]:
-    """Return the likeliest change point of each row, at m at the earliest."""
-    n = values.shape[1]
+def _place(values: Bools, m: int) -> int:
+    """Return the likeliest change point, at m at the earliest."""
+    n = len(values)
     before = np.arange(1, n)
-    sums = values.cumsum(axis=1)
-    apart = np.abs(sums[:, :-1] - before / n * sums[:, -1:]) / np.sqrt(before * (n - before))
-    return np.asarray(m + apart[:, m - 1 :].argmax(axis=1))
+    sums = values.cumsum()
+    apart = np.abs(sums[:-1] - before / n * sums[-1]) / np.sqrt(before * (n - before))
+    return m + int(apart[m - 1 :].argmax())

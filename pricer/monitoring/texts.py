@@ -23,6 +23,7 @@ FOLDS = 5
 DEALS = 100
 RAREST = 3  # texts that a word is in
 SHOWN_WORDS = 10
+MARGIN = float(norm.ppf((1 + CONFIDENCE) / 2))  # standard errors of an interval
 CLEAR = 3.5  # standard errors: of thousands of words some are off by less than that by chance
 
 
@@ -83,7 +84,7 @@ def wording(reference: Sequence[str], period: Sequence[str], seed: int) -> Wordi
     far = (auc - by_chance.mean()) / (spread * np.sqrt(1 + 1 / DEALS)) if spread else 0.0
     old, fresh = newness[:m, 0], newness[m:, 0]
     widened = spread / np.sqrt((m + n + 1) / (12 * m * n))
-    margin = norm.ppf((1 + CONFIDENCE) / 2) * _area_error(old, fresh) * widened
+    margin = MARGIN * _area_error(old, fresh) * widened
     more, less = _telling(words, new > 0, names)
     return Wording(
         auc=auc,

@@ -12,6 +12,7 @@ import numpy as np
 
 from pricer.errors import MEMORY_FULL_WORDS
 from pricer.serving.fallback import Fallback
+from pricer.serving.log import QUANTILES
 from pricer.serving.queue import Job, Question
 from pricer.serving.variants import Variant
 
@@ -23,7 +24,6 @@ LOW_MASS, NO_DISTRIBUTION, NO_PRICE = "low-price-mass", "no-distribution", "no-p
 OUT_OF_MEMORY, MODEL_ERROR = "out-of-memory", "model-error"
 TIMEOUT, FALLBACK_ONLY = "timeout", "fallback-only"
 WORDS_KIND = "words"  # of estimate, beside the distribution's
-QUANTILES = np.arange(5, 100, 5) / 100  # of a distribution that the log keeps
 
 logger = logging.getLogger("pricer.serving")
 
@@ -165,7 +165,7 @@ def _asked(jobs: Sequence[Job]) -> tuple[list[str], list[Any]]:
 
 def _quantiles(probabilities: "np.ndarray[Any, Any]") -> list[int]:
     """Return the quantiles of a distribution that the log keeps, USD."""
-    reached = probabilities.cumsum().searchsorted(QUANTILES - 1e-12)
+    reached = probabilities.cumsum().searchsorted(np.array(QUANTILES) / 100 - 1e-12)
     quantiles: list[int] = reached.clip(max=len(probabilities) - 1).tolist()
     return quantiles
 

@@ -103,17 +103,20 @@ NEWEST = ~sa.exists().where(
 Row = dict[str, Any]
 
 
-# of an estimate, as it is monitored; the last two are its outcome's
+Columns = dict[str, Sequence[Any]]
+
+QUANTILES = range(5, 100, 5)  # percent, of `quantiles_usd`
+# of an estimate, as it is monitored: beside these, `description` of a part of them, `similarity`
+# to its nearest neighbour, and of its outcome `price_usd` and `recorded_at`
 SEEN = (
-    *("description", "similarity", "created_at", "description_sha256", "category"),
-    *("estimate_usd", "low_usd", "high_usd", "level", "price_mass", "truncated"),
-    *("expected_error_usd", "quantiles_usd", "fallback", "price_usd", "recorded_at"),
+    *("created_at", "description_sha256", "category", "estimate_usd", "low_usd", "high_usd"),
+    *("level", "price_mass", "truncated", "expected_error_usd", "quantiles_usd", "fallback"),
 )
 PART = 20_000  # rows in memory at once
 
 
 @dataclass(frozen=True)
-class Asked:
+class Selection:
     """Which estimates are read.
 
     Attributes:
@@ -261,34 +264,34 @@ class Log:
         with self._one_line(), self._engine.connect() as connection:
             return connection.scalar(newest)
 
-    def count(self, asked: "Asked") -> int:
+    def count(self, selection: Selection) -> int:
         """Return how many estimates there are.
 
         Raises:
             LogError: the database does not answer.
         """
         query = sa.select(sa.func.count()).where(
-            *_asked(asked), *_within(estimates.c.created_at, asked)
+            *_selected(selection), *_within(estimates.c.created_at, selection)
         )
         with self._one_line(), self._engine.connect() as connection:
             return connection.scalar(query) or 0
 
-    def estimates_of(self, asked: "Asked") -> Iterator[list[tuple[Any, ...]]]:
-        """Yield SEEN of estimates, in the order they were made, many at once.
+    def estimates_of(self, selection: Selection) -> Iterator[Columns]:
+        """Yield columns of estimates, see SEEN, in the order they were made, PART rows at once.
 
         Raises:
             LogError: the database does not answer.
         """
         nothing = [sa.null().label("price_usd"), sa.null().label("recorded_at")]
         query = (
-            sa.select(*_seen(asked), *nothing)
-            .where(*_asked(asked), *_within(estimates.c.created_at, asked))
+            sa.select(*_seen(selection), *nothing)
+            .where(*_selected(selection), *_within(estimates.c.created_at, selection))
             .order_by(estimates.c.created_at)
         )
         yield from self._parts(query)
 
-    def outcomes_of(self, asked: "Asked") -> Iterator[list[tuple[Any, ...]]]:
-        """Yield SEEN of estimates whose newest outcome came in the period, in that order.
+    def outcomes_of(self, selection: Selection) -> Iterator[Columns]:
+        """Yield columns of estimates whose newest outcome came in the period, in that order.
 
         The outcome of the answer that a shadow was beside is the shadow's too.
 
@@ -296,22 +299,23 @@ class Log:
             LogError: the database does not answer.
         """
         query = (
-            sa.select(*_seen(asked), outcomes.c.price_usd, outcomes.c.recorded_at)
+            sa.select(*_seen(selection), outcomes.c.price_usd, outcomes.c.recorded_at)
             .join(outcomes, OF_ESTIMATE)
             .where(
                 NEWEST,
-                *_asked(asked),
-                *_within(outcomes.c.recorded_at, asked),
+                *_selected(selection),
+                *_within(outcomes.c.recorded_at, selection),
             )
             .order_by(outcomes.c.recorded_at, outcomes.c.id)
         )
         yield from self._parts(query)
 
-    def _parts(self, query: sa.Select[Any]) -> Iterator[list[tuple[Any, ...]]]:
+    def _parts(self, query: sa.Select[Any]) -> Iterator[Columns]:
         with self._one_line(), self._engine.connect() as connection:
             result = connection.execution_options(yield_per=PART).execute(query)
+            names = list(result.keys())
             for rows in result.partitions():
-                yield [tuple(row) for row in rows]
+                yield dict(zip(names, zip(*rows, strict=True), strict=True))
 
     def judged(self) -> Iterator[Row]:
         """Yield what estimates with an outcome are judged by, in the order outcomes came.
@@ -354,27 +358,28 @@ class Log:
             raise kind(f"{self.where}: {without_passwords(first_line(reason))}") from error
 
 
-def _seen(asked: "Asked") -> list[sa.ColumnElement[Any]]:
-    """Return what SEEN names of an estimate, without what its outcome has."""
+def _seen(selection: Selection) -> list[sa.ColumnElement[Any]]:
+    """Return the columns of an estimate, see SEEN, without those of its outcome."""
     # ids are random: those below a bound are a fair sample
-    bound = f"{int(asked.described * 16**8):08x}" if asked.described < 1 else "g"
+    bound = f"{int(selection.described * 16**8):08x}" if selection.described < 1 else "g"
     told: list[sa.ColumnElement[Any]] = [
         sa.case((estimates.c.id < bound, estimates.c.description)).label("description"),
         estimates.c.neighbors[(0, "similarity")].as_float().label("similarity"),
     ]
-    return told + [estimates.c[name] for name in SEEN[2:-2]]
+    return told + [estimates.c[name] for name in SEEN]
 
 
-def _asked(asked: "Asked") -> list[sa.ColumnElement[bool]]:
-    return [estimates.c.variant == asked.variant, estimates.c.model_sha256 == asked.model_sha256]
+def _selected(selection: Selection) -> list[sa.ColumnElement[bool]]:
+    variant, model = selection.variant, selection.model_sha256
+    return [estimates.c.variant == variant, estimates.c.model_sha256 == model]
 
 
-def _within(when: sa.ColumnElement[datetime], asked: "Asked") -> list[sa.ColumnElement[bool]]:
+def _within(when: sa.ColumnElement[datetime], selection: Selection) -> list[sa.ColumnElement[bool]]:
     bounds = []
-    if asked.since:
-        bounds.append(when >= asked.since)
-    if asked.until:
-        bounds.append(when < asked.until)
+    if selection.since:
+        bounds.append(when >= selection.since)
+    if selection.until:
+        bounds.append(when < selection.until)
     return bounds
 
 

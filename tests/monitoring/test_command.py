@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pricer.serving.log import Asked, Log
+from pricer.serving.log import Log, Selection
 from tests.pipeline.conftest import Project
 from tests.pipeline.conftest import reproduced as reproduced
 from tests.serving.conftest import Postgres
@@ -73,21 +73,21 @@ def test_a_log_gives_each_estimate_with_the_newest_outcome(tmp_path, postgres: P
     for database in (str(tmp_path / "log.sqlite"), postgres.url):
         log = filled(database)
         assert log.newest_model("tuned") == "a" * 64 and log.newest_model("nobody") is None
-        asked = Asked("tuned", "a" * 64)
+        asked = Selection("tuned", "a" * 64)
         assert log.count(asked) == N
         [estimates] = log.estimates_of(asked)
         [outcomes] = log.outcomes_of(asked)
-        assert [one[5] for one in estimates] == [20.0 + number for number in range(N)]
-        assert [one[1] for one in estimates] == [0.5] * N
-        assert len(outcomes) == N // 2 and outcomes[-1][-2] == 50.0
+        assert list(estimates["estimate_usd"]) == [20.0 + number for number in range(N)]
+        assert list(estimates["similarity"]) == [0.5] * N
+        assert len(outcomes["price_usd"]) == N // 2 and outcomes["price_usd"][-1] == 50.0
         # the outcome of an answer is that of the shadow beside it
-        [[shadow]] = log.outcomes_of(Asked("b", "a" * 64))
-        assert shadow[-2] == 50.0
-        ten = Asked("tuned", "a" * 64, BEGIN + timedelta(hours=10), BEGIN + timedelta(hours=20))
+        [beside] = log.outcomes_of(Selection("b", "a" * 64))
+        assert beside["price_usd"] == (50.0,)
+        ten = Selection("tuned", "a" * 64, BEGIN + timedelta(hours=10), BEGIN + timedelta(hours=20))
         [part] = log.estimates_of(ten)
-        assert len(part) == log.count(ten) == 10
-        few = Asked("tuned", "a" * 64, described=0.25)
-        described = [one[0] for part in log.estimates_of(few) for one in part if one[0]]
+        assert len(part["estimate_usd"]) == log.count(ten) == 10
+        few = Selection("tuned", "a" * 64, described=0.25)
+        described = [one for part in log.estimates_of(few) for one in part["description"] if one]
         assert 0 < len(described) < N
         log.close()
 

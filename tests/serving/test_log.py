@@ -91,8 +91,8 @@ def test_sigterm_answers_what_was_asked_and_ends_with_0(shop, database):
             asked = [pool.submit(running.estimate, *[KETTLE] * 20) for _ in range(8)]
 
             def all_asked() -> bool:  # seven requests have 140 products
-                names = ("pricer_queue_length", "pricer_estimates_total")
-                return sum(map(running.meter, names)) > 140
+                waiting = running.meter("pricer_queue_length")
+                return waiting > 100 and waiting + running.meter("pricer_estimates_total") > 140
 
             wait_until(all_asked, running.process)
             running.process.send_signal(signal.SIGTERM)
