@@ -265,16 +265,20 @@ class Log:
             return connection.scalar(newest)
 
     def count(self, selection: Selection) -> int:
-        """Return how many estimates there are.
+        """Return how many estimates, or outcomes if they are more, there are.
 
         Raises:
             LogError: the database does not answer.
         """
-        query = sa.select(sa.func.count()).where(
-            *_selected(selection), *_within(estimates.c.created_at, selection)
-        )
+        count = sa.select(sa.func.count())
+        queries = [
+            count.where(*_selected(selection), *_within(estimates.c.created_at, selection)),
+            count.select_from(outcomes.join(estimates, OF_ESTIMATE)).where(
+                *_selected(selection), *_within(outcomes.c.recorded_at, selection)
+            ),
+        ]
         with self._one_line(), self._engine.connect() as connection:
-            return connection.scalar(query) or 0
+            return max(connection.scalar(query) or 0 for query in queries)
 
     def estimates_of(self, selection: Selection) -> Iterator[Columns]:
         """Yield columns of estimates, see SEEN, in the order they were made, PART rows at once.

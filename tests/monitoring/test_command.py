@@ -86,6 +86,8 @@ def test_a_log_gives_each_estimate_with_the_newest_outcome(tmp_path, postgres: P
         ten = Selection("tuned", "a" * 64, BEGIN + timedelta(hours=10), BEGIN + timedelta(hours=20))
         [part] = log.estimates_of(ten)
         assert len(part["estimate_usd"]) == log.count(ten) == 10
+        # as many descriptions are read as outcomes allow, where they are more than estimates
+        assert log.count(Selection("tuned", "a" * 64, datetime.now(UTC) - timedelta(days=1))) == 31
         few = Selection("tuned", "a" * 64, described=0.25)
         described = [one for part in log.estimates_of(few) for one in part["description"] if one]
         assert 0 < len(described) < N
@@ -124,6 +126,7 @@ def test_a_predictions_file_is_compared_with_the_validation_split(project):
     for suffix in ("csv", "jsonl"):
         file = project.folder / f"mine.{suffix}"
         own = table.assign(summary=[f"Thing {one}" for one in table["id"]])
+        own["fallback"] = ["timeout"] + [None] * (len(own) - 1)
         if suffix == "csv":
             own.to_csv(file, index=False)
         else:
