@@ -6,7 +6,7 @@ SPREAD ?= -n 2 --dist loadfile --no-loadscope-reorder
 # the stages and DVC find the environment's own python first
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test test-fast test-llama3 bench lint audit format clean clean-checkpoints
+.PHONY: help repro test test-fast test-llama3 test-cuda bench lint audit format clean clean-checkpoints
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -22,11 +22,14 @@ test: .venv/ready  ## run the tests, pipelines included
 	@python -m pytest $(SPREAD)
 
 test-fast: .venv/ready  ## run the tests without pipelines, training, servers and commands
-	@python -m pytest $(SPREAD) -m 'not slow and not llama3'
+	@python -m pytest $(SPREAD) -m 'not slow and not llama3 and not cuda'
 
 test-llama3: .venv/ready  ## run the tests on the real Llama-3 vocabulary (7 MB, fetched)
 	@python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt tiktoken
 	@python -m pytest -m llama3
+
+test-cuda: .venv/ready  ## run the tests that need a GPU
+	@python -m pytest -m cuda
 
 bench: .venv/ready  ## time evidence, prompts, training, prediction, serving, monitoring, evaluation, on what `make repro` left
 	@python -m bench.evidence

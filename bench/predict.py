@@ -199,7 +199,8 @@ def random_weights(shape: str, folder: Path, products: int) -> Work:
         eos_token_id=0,
         pad_token_id=0,
     )
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    with choose_device("auto"):  # three billion random numbers are quicker made there
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder / "base_model")
     attention = ["q_proj", "k_proj", "v_proj", "o_proj"]  # the reference recipe's lite adapter
     lora = LoraConfig(r=32, lora_alpha=64, target_modules=attention, task_type="CAUSAL_LM")

@@ -61,7 +61,7 @@ def launched(compute: Compute, *, device: str) -> bool:
         ParamsError: this machine has fewer GPUs than that.
         PricerError: a process failed; it has said why.
     """
-    if compute.processes == 1 or process_count() > 1:
+    if compute.processes == 1 or "RANK" in os.environ:
         return False
     # these take seconds to import: only who starts processes waits for them
     import torch
@@ -69,10 +69,28 @@ def launched(compute: Compute, *, device: str) -> bool:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     check_processes(compute, device=device, gpus=torch.cuda.device_count())
+    command = launch_arguments(compute, threads=torch.get_num_threads())
+    # it would tell in its own words what the processes say in theirs
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    try:
+        launch_command(launch_command_parser().parse_args([*command, *sys.argv[1:]]))
+    except ChildFailedError as error:
+        ranks = ", ".join(str(rank) for rank in sorted(error.failures))
+        raise PricerError(f"failed in the processes {ranks}: their own lines are above") from None
+    return True
+
+
+def launch_arguments(compute: Compute, *, threads: int) -> list[str]:
+    """Return what `accelerate launch` is told, up to the stage's name and paths.
+
+    Args:
+        compute: how many processes, and how they share the model.
+        threads: that the processes of one machine share.
+    """
     here = compute.processes // compute.machines
     command = ["--num_processes", compute.processes, "--num_machines", compute.machines]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["--num_cpu_threads_per_process", max(1, torch.get_num_threads() // here)]
+    command += ["--num_cpu_threads_per_process", max(1, threads // here)]
     command += ["--machine_rank", os.environ.get("MACHINE_RANK", 0)]
     if compute.machines > 1:
         command += ["--main_process_ip", os.environ.get("MASTER_ADDR", "127.0.0.1")]
@@ -84,15 +102,7 @@ def launched(compute: Compute, *, device: str) -> bool:
         command += ["--fsdp_use_orig_params", "false", "--fsdp_cpu_ram_efficient_loading", "false"]
     else:
         command += ["--multi_gpu"]  # which is its name for one process a device, CPUs too
-    command += ["--module", "stages", *sys.argv[1:]]
-    # it would tell in its own words what the processes say in theirs
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    try:
-        launch_command(launch_command_parser().parse_args([str(part) for part in command]))
-    except ChildFailedError as error:
-        ranks = ", ".join(str(rank) for rank in sorted(error.failures))
-        raise PricerError(f"failed in the processes {ranks}: their own lines are above") from None
-    return True
+    return [str(part) for part in (*command, "--module", "stages")]
 
 
 def join(device: str) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from pricer.provenance import code_files
 from pricer.training.card import adapter_card, base_model_name
 from pricer.training.checkpoints import alone, lasting_root, run_fingerprint
 from pricer.training.checks import check_calibration, check_optimizer, check_trackers
-from pricer.training.run import Run, fit, gathered_weights
+from pricer.training.run import Run, fit, whole_model
 from pricer.training.trackers import Logged
 
 # of params.yaml: what shapes a run
@@ -84,12 +84,12 @@ def main(
         started = time.perf_counter()
         trainer, metrics, resumed_step = fit(load, run, logged)
         elapsed_s = time.perf_counter() - started
-        weights = gathered_weights(trainer)
+        model, weights = whole_model(trainer)
     if rank > 0:
         return
     with writing(adapter_dir, folder=True) as partial_adapter:
         base_model = base_model_name(base_model_dir)
-        save_adapter(trainer.model, partial_adapter, base_model=base_model, weights=weights)
+        save_adapter(model, partial_adapter, base_model=base_model, weights=weights)
         card = adapter_card(params, base_model_dir, prompts_dir)
         (partial_adapter / "README.md").write_text(card, encoding="utf-8")
     write_json(metrics_file, metrics)

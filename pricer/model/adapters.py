@@ -149,10 +149,10 @@ def save_adapter(
         model: after training.
         folder: an existing folder.
         base_model: what the adapter's configuration names as its base model.
-        weights: from `gathered_weights`.
+        weights: of the adapter, where `model` does not hold them itself.
     """
     config = model.peft_config[FIRST]
     config.base_model_name_or_path = base_model
     if not isinstance(config.target_modules, str):
         config.target_modules = sorted(config.target_modules)
-    model.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)
+    model.save_pretrained(str(folder), state_dict=weights or None, save_embedding_layers=False)

@@ -8,12 +8,14 @@ from typing import Any
 
 import pandas as pd
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     ProgressCallback,
 )
+from transformers.modeling_utils import unwrap_model
 from trl import SFTConfig
 
 from pricer.errors import PricerError
@@ -262,12 +264,11 @@ def run_training(trainer: CompletionTrainer, checkpoint: Path | None = None) -> 
     }
 
 
-def gathered_weights(trainer: CompletionTrainer) -> dict[str, torch.Tensor] | None:
-    """Return the weights of a model that the processes hold in parts; None for one held whole.
+def whole_model(trainer: CompletionTrainer) -> tuple[PeftModel, dict[str, torch.Tensor]]:
+    """Return the model after training, and the adapter's weights where processes hold it in parts.
 
     All processes have to call it.
     """
-    if not trainer.is_fsdp_enabled:
-        return None
-    weights: dict[str, torch.Tensor] = trainer.accelerator.get_state_dict(trainer.model)
-    return weights
+    weights = trainer.gathered_weights()
+    # what wraps the parts is in the names of layers, not in those of weights
+    return unwrap_model(trainer.model, recursive=True), weights

@@ -10,7 +10,12 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch.distributed.fsdp import (
+    FullStateDictConfig,
+    FullyShardedDataParallel,
+    StateDictType,
+)
 from transformers import (
     TrainerCallback,
     TrainerControl,
@@ -34,6 +39,7 @@ from pricer.training.examples import IGNORED, EpochOrder
 from pricer.training.trackers import Trackers
 
 BEST = "best.safetensors"  # in a checkpoint, the adapter of the best evaluation so far
+WHOLE = "whole.safetensors"  # in a checkpoint, the adapter of a model that is held in parts
 # of the distributions that are judged while a model trains: the default of predict.max_dropped_mass
 MAX_DROPPED_MASS = 0.2
 
@@ -100,13 +106,44 @@ class CompletionTrainer(SFTTrainer):
         finally:
             args.save_total_limit = limit
         self.accelerator.wait_for_everyone()  # each process writes a file of its own
+        whole = self.gathered_weights()
         if args.should_save:
             run = Path(args.output_dir)
             checkpoint = run / f"checkpoint-{self.state.global_step}"
+            if whole:
+                save_file(whole, checkpoint / WHOLE)
             if self.best:
                 save_file(self.best, checkpoint / BEST)
             seal(checkpoint)
             keep_newest(run, limit)
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
+    ) -> None:
+        """Load the adapter; into parts ourselves, for peft 0.21 finds no weight in wrapped layers.
+
+        What the library has written of them is empty, and it would go on with a fresh adapter.
+        """
+        if not self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        weights = load_file(Path(resume_from_checkpoint) / WHOLE)
+        with FullyShardedDataParallel.state_dict_type(
+            self.model, StateDictType.FULL_STATE_DICT, FullStateDictConfig()
+        ):
+            unknown = self.model.load_state_dict(weights, strict=False).unexpected_keys
+        if unknown:
+            raise PricerError(f"{resume_from_checkpoint}: no such weights in the model: {unknown}")
+
+    def gathered_weights(self) -> dict[str, torch.Tensor]:
+        """Return the adapter's weights of a model that the processes hold in parts.
+
+        All processes have to call it; the first one gets them. Empty for a model held whole.
+        """
+        if not self.is_fsdp_enabled:
+            return {}
+        weights = self.accelerator.get_state_dict(self.model)
+        return {name: weight for name, weight in weights.items() if "lora_" in name}
 
     def evaluation_loop(
         self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
