@@ -68,6 +68,11 @@ class Workspace:
         return self.root / "data/serving/tuned.json"
 
     @property
+    def monitor(self) -> Path:
+        """The newest report of `pricer monitor`."""
+        return self.root / "data/monitor"
+
+    @property
     def metrics(self) -> Path:
         """Scores, curves, charts, the report."""
         return self.root / "metrics"

@@ -2,26 +2,29 @@
 
 import math
 import re
-from dataclasses import asdict
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from pricer.commands.serve import LOG, serving_extra
-from pricer.errors import PricerError, printable, quoted
+from pricer.errors import PricerError, quoted
 from pricer.escaping import json_text
 from pricer.files import read_parquet
 from pricer.workspace import Workspace, require
 
 if TYPE_CHECKING:
-    from pricer.monitoring.checks import Finding
-    from pricer.monitoring.errors import Mean
     from pricer.monitoring.observed import Observed
-    from pricer.monitoring.texts import Wording
+    from pricer.serving.log import Log, Selection
 
 UNITS = {"d": "days", "h": "hours", "m": "minutes"}
+AGO = r"(\d{1,5})([dhm])"
+Bounds = tuple[datetime | None, datetime | None]
 ALERT = 2  # exit code
 
 
@@ -41,6 +44,7 @@ def monitor(
         str | None,
         typer.Option(help="a predictions file, or SINCE..UNTIL of the log; the validation split"),
     ] = None,
+    window: Annotated[str, typer.Option(help="of figures over time: 7d, 12h, 30m")] = "7d",
     false_alarms: Annotated[
         float, typer.Option(min=0.001, max=0.5, help="share of series that alarm by chance")
     ] = 0.05,
@@ -48,19 +52,40 @@ def monitor(
     fail_on: Annotated[
         Literal["alert", "never"], typer.Option(help="exit code 2 on an alert")
     ] = "never",
+    output: Annotated[
+        Path | None, typer.Option(help="folder of the report; data/monitor if not given")
+    ] = None,
     output_format: Annotated[
         Literal["text", "json"], typer.Option("--format", help="of what is printed")
     ] = "text",
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="new intervals from the outcomes, as a new record")
+    ] = False,
+    export_items: Annotated[
+        Path | None, typer.Option(help="file for products with outcomes, to train on")
+    ] = None,
 ) -> None:
     """Compare what a service prices now with what its model was judged on."""
     from pricer.monitoring.checks import CHECKS, compare
-    from pricer.monitoring.errors import expected_mae, realised
+    from pricer.monitoring.groups import by_category, by_estimate, figures, over_time
     from pricer.monitoring.observed import read_file
+    from pricer.monitoring.report import PAGE, Look, as_json, text_lines, write_report
 
-    if file and (since or until):
-        raise PricerError(f"{file}: --since and --until are for the log, a file is read whole")
+    if file and (since or until or recalibrate or export_items):
+        raise PricerError(
+            f"{file}: --since, --until, --recalibrate and --export-items are for the log, "
+            "a file is read whole"
+        )
     root = Workspace()
     bounds = (_time(since, "--since"), _time(until, "--until"))
+    span = _span(window)
+    folder = output or root.monitor
+    if folder.exists() and not folder.is_dir():
+        raise PricerError(f"--output {folder}: is a file, must be a folder")
+    if export_items and not export_items.parent.is_dir():
+        raise PricerError(
+            f"--export-items {export_items}: there is no folder {export_items.parent}"
+        )
     if reference and ".." in reference and not Path(reference).exists():
         if file:
             raise PricerError("--reference SINCE..UNTIL is of the log: name a file of predictions")
@@ -69,6 +94,8 @@ def monitor(
     else:
         path = Path(reference) if reference else root.predictions / "tuned_validation.parquet"
         require(path)
+        if not (file or reference):
+            _check_is_served(root, database, variant)
         old = read_file(path, root)
     new = read_file(file, root) if file else _of_log(database, variant, bounds)
     if new.estimates.empty and new.outcomes.empty:
@@ -76,48 +103,122 @@ def monitor(
     train = root.items / "train.parquet"
     names = read_parquet(train, ["category"])["category"] if train.exists() else None
     categories = set(old.estimates["category"].dropna() if names is None else names)
-    alpha = false_alarms / (looks * len(CHECKS))
-    found, told = compare(old, new, categories, alpha)
-    expected = expected_mae(old.outcomes, new.estimates)
-    figures = ({"expected_mae": expected} if expected else {}) | realised(new.outcomes)
+    found, told = compare(old, new, categories, false_alarms / (looks * len(CHECKS)))
+    look = Look(
+        old,
+        new,
+        found,
+        told,
+        figures(old.outcomes, new.estimates, new.outcomes),
+        {"By category": by_category(old, new), "By estimate": by_estimate(old, new)},
+        over_time(old, new, span),
+        false_alarms,
+        looks,
+    )
+    write_report(look, folder)
     if output_format == "json":
-        print(json_text({"alpha": alpha} | _json(old, new, found, told, figures)))
+        print(json_text(as_json(look)))
     else:
-        print(
-            f"{new.name}: {len(new.estimates):,} products ({new.asked:,} estimates), "
-            f"{len(new.outcomes):,} with an outcome, against {len(old.estimates):,} of {old.name}"
-        )
-        print(
-            f"of {looks} looks at what does not change, one or more alarm with chance "
-            f"{false_alarms:.1%}"
-        )
-        _print(found, told, figures)
-    if fail_on == "alert" and any(one.alarmed for one in found.values()):
+        print("\n".join([*text_lines(look), f"report: {folder / PAGE}"]))
+    if recalibrate:
+        _recalibrate(root, database, variant, bounds)
+    if export_items:
+        _export(root, database, variant, bounds, export_items)
+    if fail_on == "alert" and look.alerts:
         raise SystemExit(ALERT)
 
 
-def _of_log(
-    database: str, variant: str, bounds: tuple[datetime | None, datetime | None]
-) -> "Observed":
-    from pricer.monitoring.observed import TEXTS, read_log
+def _recalibrate(root: Workspace, database: str, variant: str, bounds: Bounds) -> None:
+    """Write a serving record beside the one in use, with intervals from the newest outcomes."""
+    from pricer.monitoring.feedback import calibration_of, next_record
+    from pricer.prices.record import read_record, write_record
 
+    record = _check_is_served(root, database, variant)
+    with _opened(database, variant, bounds) as (log, selection):
+        calibration = calibration_of(log.outcomes_of(selection))
+    before = read_record(record)
+    after = next_record(root.record)
+    write_record(after, before.model_copy(update={"calibration": calibration}))
+    old = before.calibration.offsets if before.calibration else {}
+    change = calibration.offsets["80"] - old.get("80", 0.0)
+    _tell(
+        f"{after}: intervals of 80% are {abs(math.expm1(change)):.0%} "
+        f"{'wider' if change > 0 else 'narrower'} to each side than by {record}, which is as it "
+        f"was, from {calibration.n:,} outcomes: pricer serve --record {after}"
+    )
+
+
+def _export(root: Workspace, database: str, variant: str, bounds: Bounds, file: Path) -> None:
+    """Write products with outcomes as an items file."""
+    from pricer.monitoring.feedback import items_of, write_items
+
+    with _opened(database, variant, bounds) as (log, selection):
+        items, left_out = items_of(log.outcomes_of(selection), root)
+    write_items(items, file)
+    reasons = ", ".join(f"{count:,} {why}" for why, count in left_out.items())
+    _tell(f"{file}: {len(items):,} products" + (f"; left out {reasons}" if reasons else ""))
+
+
+def _tell(line: str) -> None:
+    """Print beside what `--format json` prints."""
+    print(line, file=sys.stderr)
+
+
+def _check_is_served(root: Workspace, database: str, variant: str) -> Path:
+    """Return the serving record of the model that a variant is in the log.
+
+    Raises:
+        PricerError: none in the project is, so that the validation split and its intervals are
+            another model's.
+    """
+    from pricer.prices.record import model_sha256, read_record  # imports torch: seconds
+
+    with _opened(database, variant, (None, None)) as (log, selection):
+        served = selection.model_sha256
+    records = sorted(root.record.parent.glob(f"{root.record.stem}*.json"))
+    for record in records:
+        if served is None or model_sha256(read_record(record)) == served:
+            return record
+    raise PricerError(
+        f"{log.where}: {quoted(variant)} is a model that no record in {root.record.parent} is of, "
+        "the validation split is another's: give --reference SINCE..UNTIL, or the project it "
+        "was served from"
+    )
+
+
+@contextmanager
+def _opened(database: str, variant: str, bounds: Bounds) -> Iterator[tuple["Log", "Selection"]]:
+    """Open the log, and select what the newest model of a variant has estimated."""
     with serving_extra():
         from pricer.serving.log import Log, Selection
     log = Log(database, create=False)
     try:
-        model = log.newest_model(variant)
-        count = log.count(Selection(variant, model, *bounds))
-        described = min(1.0, TEXTS / max(count, 1))
-        return read_log(log, Selection(variant, model, *bounds, described), log.where)
+        yield log, Selection(variant, log.newest_model(variant), *bounds)
     finally:
         log.close()
+
+
+def _of_log(database: str, variant: str, bounds: Bounds) -> "Observed":
+    from pricer.monitoring.observed import TEXTS, read_log
+
+    with _opened(database, variant, bounds) as (log, selection):
+        described = min(1.0, TEXTS / max(log.count(selection), 1))
+        return read_log(log, replace(selection, described=described), log.where)
+
+
+def _span(given: str) -> timedelta:
+    """Return a length of time that is given as 7d, 12h or 30m."""
+    ago = re.fullmatch(AGO, given)
+    if not ago or not int(ago[1]):
+        raise PricerError(f"--window {quoted(given)}: must be 7d, 12h, 30m or the like")
+    return timedelta(**{UNITS[ago[2]]: int(ago[1])})
 
 
 def _time(given: str | None, option: str) -> datetime | None:
     """Return a time, given as a date or as so long ago; UTC where it names no zone."""
     if not given:
         return None
-    if ago := re.fullmatch(r"(\d{1,5})([dhm])", given):
+    if ago := re.fullmatch(AGO, given):
         return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
     try:
         told = datetime.fromisoformat(given)
@@ -127,86 +228,3 @@ def _time(given: str | None, option: str) -> datetime | None:
             "7d, 12h, 30m"
         ) from None
     return told.astimezone(UTC) if told.tzinfo else told.replace(tzinfo=UTC)
-
-
-def _print(found: "dict[str, Finding]", told: "Wording | None", figures: "dict[str, Mean]") -> None:
-    for finding in found.values():
-        _print_finding(finding)
-    for name, one in figures.items():
-        low, high = one.interval.low, one.interval.high
-        print(f"{name}: {one.value:,.2f} (95% interval {low:,.2f} to {high:,.2f}, {one.n:,})")
-    if not told:
-        return
-    print(
-        f"new texts are told from old ones with AUC {told.auc:.2f} "
-        f"({told.interval.low:.2f} to {told.interval.high:.2f})"
-    )
-    for which, words in (("more", told.more), ("less", told.less)):
-        if words:
-            print(f"  {which} often: {', '.join(map(printable, words))}")
-
-
-def _print_finding(finding: "Finding") -> None:
-    check, shift, since = finding.check, finding.shift, finding.since
-    if shift is None:
-        print(f"  {check.title}: too few products to compare")
-        return
-    word = "ALERT" if finding.alarmed else "no change to tell from chance"
-    print(f"  {check.title}: {word} (distance {shift.distance:.2f}, p {shift.p_value:.2g})")
-    if since is None:
-        return
-    began = f"product {since.place + 1:,}" if finding.at is None else f"{finding.at}"
-    if since.low == 0:
-        began = "the beginning of the period or before"
-    side = check.above if shift.more_above else check.below
-    print(f"    {side}, since {began}; most in {printable(finding.category or 'no category')}")
-    print(f"    do: {check.advice}")
-    for product in finding.products:
-        print(f"    such as: {printable(product)}")
-
-
-def _json(
-    old: "Observed",
-    new: "Observed",
-    found: "dict[str, Finding]",
-    told: "Wording | None",
-    figures: "dict[str, Mean]",
-) -> dict[str, Any]:
-    return {
-        "reference": {"name": old.name, "n": len(old.estimates)},
-        "period": {
-            "name": new.name,
-            "n": len(new.estimates),
-            "asked": new.asked,
-            "outcomes": len(new.outcomes),
-        },
-        "alerts": sum(one.alarmed for one in found.values()),
-        "figures": {name: asdict(one) for name, one in figures.items()},
-        "words": told
-        and {
-            "auc": told.auc,
-            "auc_ci_low": told.interval.low,
-            "auc_ci_high": told.interval.high,
-            "more": told.more,
-            "less": told.less,
-        },
-        "checks": {name: _finding_json(one) for name, one in found.items()},
-    }
-
-
-def _finding_json(finding: "Finding") -> dict[str, Any]:
-    def number(value: float) -> float | None:
-        return value if math.isfinite(value) else None
-
-    apart = finding.wasserstein_usd
-    return {
-        "alarmed": finding.alarmed,
-        **(asdict(finding.shift) if finding.shift else {}),
-        **({} if apart is None else {"wasserstein_usd": apart}),
-        "mean": number(finding.mean),
-        "mean_reference": number(finding.mean_reference),
-        "since": finding.since and asdict(finding.since),
-        "since_time": None if finding.at is None else str(finding.at),
-        "category": finding.category,
-        "products": list(finding.products),
-    }

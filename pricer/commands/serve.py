@@ -45,6 +45,10 @@ def serve(
         list[str] | None,
         typer.Option(help="NAME=FOLDER: another adapter on the same base model; may be repeated"),
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(help="serving record that `pricer monitor --recalibrate` wrote"),
+    ] = None,
     split: Annotated[
         list[str] | None, typer.Option(help="NAME=SHARE of subjects that a variant answers")
     ] = None,
@@ -80,6 +84,7 @@ def serve(
         from pricer.serving.answers import Pricing
         from pricer.serving.limits import Limits
         from pricer.serving.log import Log
+        from pricer.serving.meters import Monitored
         from pricer.serving.service import Service
         from pricer.serving.variants import (
             WORDS,
@@ -102,8 +107,9 @@ def serve(
             f"--host {host}: others could reach it: give --api-key-file, or say --open-to-all"
         )
     root = Workspace()
-    require(root.evidence_models, *([] if fallback_only else [root.adapter, root.record]))
-    most = max_products if fallback_only else _batch_size_of(root)
+    record = record or root.record
+    require(root.evidence_models, *([] if fallback_only else [root.adapter, record]))
+    most = max_products if fallback_only else _batch_size_of(record)
     if batch_size and batch_size > most:
         raise PricerError(f"--batch-size {batch_size}: the last run has predict.batch_size {most}")
     log = Log(database)
@@ -111,7 +117,7 @@ def serve(
     if fallback_only:
         variants = Variants({WORDS: Variant(WORDS, None, None)})
     else:
-        variants = load_variants(root.root, folders, shares, shadow)
+        variants = load_variants(root.root, record, folders, shares, shadow)
     limits = Limits(
         batch_size=batch_size or most,
         max_wait_ms=max_wait_ms,
@@ -124,13 +130,14 @@ def serve(
     )
     pricing = Pricing(words, min_price_mass, keep_descriptions=descriptions == "stored")
     service = Service(variants, pricing, log, limits)
+    service.meters.registry.register(Monitored(root.monitor / "monitor.json"))
     made = app.make_app(service, keys=known, hosts=None if known else hosts)
     names, address = ", ".join(variants.by_name), f"http://{host}:{bound.getsockname()[1]}"
     print(f"pricer: {names} on {address}, log in {log.where}", file=sys.stderr, flush=True)
     server.run(made, bound, service)
 
 
-def _batch_size_of(root: Workspace) -> int:
+def _batch_size_of(record: Path) -> int:
     from pricer.prices.record import read_record  # imports torch, which takes seconds
 
-    return read_record(root.record).batch_size
+    return read_record(record).batch_size

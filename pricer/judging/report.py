@@ -1,12 +1,10 @@
 """The report: scores, slices, charts and products, as one HTML page and as Markdown."""
 
-import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from pricer.errors import printable
@@ -16,6 +14,7 @@ from pricer.judging.baselines import NEIGHBORS, WORDS
 from pricer.judging.charts import CHARTS
 from pricer.judging.evaluation import Evaluation
 from pricer.judging.leaderboard import LABELS, Published, Row
+from pricer.judging.page import page, picture
 from pricer.judging.paired import Gap, Interval, Score
 from pricer.tables import cell, interval_text, signed, signed_interval, table, usd
 
@@ -192,15 +191,11 @@ def _paragraphs(text: str) -> str:
 
 def html_report(report: Report, charts_dir: Path) -> str:
     """Return the report as a page of its own: no script, nothing loaded, every text escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["usd"] = usd
     evaluation = report.evaluation
     best, worst = best_and_worst(evaluation.products)
-    return environment.get_template("report.html.jinja").render(
+    pictures = {name: (charts_dir / f"{name}.png").read_bytes() for name in CHARTS}
+    return page(
+        Path(__file__).parent / "report.html.jinja",
         tuned=evaluation.scores["tuned"],
         floor_mae=evaluation.floor_mae,
         sentence=sentence(evaluation),
@@ -215,7 +210,7 @@ def html_report(report: Report, charts_dir: Path) -> str:
         warnings=warnings(report.evidence) if report.evidence else [],
         likeness_columns=LIKENESS,
         likeness=likeness(evaluation) if report.evidence else {},
-        charts=[(c.title, _data_url(charts_dir / f"{name}.png")) for name, c in CHARTS.items()],
+        charts=[(chart.title, picture(pictures[name])) for name, chart in CHARTS.items()],
         product_columns=PRODUCTS,
         products={"Worst products": worst, "Best products": best},
         published=report.published,
@@ -223,10 +218,6 @@ def html_report(report: Report, charts_dir: Path) -> str:
         params=report.params,
         hashes=report.hashes,
     )
-
-
-def _data_url(png: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(png.read_bytes()).decode()
 
 
 def markdown_report(report: Report) -> str:

@@ -19,8 +19,8 @@ WORDS = "words"
 SEED = 42
 
 LOOK = "look at what feeds the service: has a source, a language or a template changed?"
-RETRAIN = "retrain on newer products"
-RECALIBRATE = "put newer products into the validation split and run `dvc repro predict`"
+RETRAIN = "retrain on newer products, `pricer monitor --export-items` writes those that sold"
+RECALIBRATE = "calibrate on the newest outcomes, `pricer monitor --recalibrate`"
 
 
 @dataclass(frozen=True)

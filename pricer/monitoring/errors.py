@@ -13,6 +13,7 @@ from pricer.monitoring.shift import FEWEST
 from pricer.monitoring.texts import MARGIN
 
 Floats = NDArray[np.float64]
+FIFTHS, FEWEST_IN_FIFTH = 5, 5
 
 
 @dataclass(frozen=True)
@@ -68,3 +69,34 @@ def expected_mae(reference: pd.DataFrame, estimates: pd.DataFrame) -> Mean | Non
     ratio_error = (off - ratio * expected).std(ddof=1) / math.sqrt(len(own)) / expected.mean()
     error = (now.interval.high - now.value) / MARGIN
     return _mean(now.n, ratio * now.value, math.hypot(ratio * error, now.value * ratio_error))
+
+
+def mae_of_all(outcomes: pd.DataFrame, estimates: pd.DataFrame) -> Mean | None:
+    """Return the mean absolute error of all products, from those whose price became known.
+
+    Post-stratified (Holt and Smith 1979): within each fifth of the estimates, those whose price is
+    known stand for the others, so that it does no harm if cheap products sell sooner. It does where
+    what is priced too high does not sell.
+
+    Args:
+        outcomes: products whose price is known.
+        estimates: all of them; the mean is over these.
+    """
+    own = outcomes[outcomes["fallback"] == 0]
+    every = estimates.loc[estimates["fallback"] == 0, "estimate_usd"].to_numpy(float)
+    if not len(every):
+        return None
+    edges = np.quantile(every, np.arange(1, FIFTHS) / FIFTHS)
+    shares = np.bincount(np.searchsorted(edges, every), minlength=FIFTHS) / len(every)
+    place = np.searchsorted(edges, own["estimate_usd"].to_numpy(float))
+    off = np.abs(errors(own))
+    value = variance = 0.0
+    for fifth in range(FIFTHS):
+        those = off[place == fifth]
+        if not shares[fifth]:
+            continue
+        if len(those) < FEWEST_IN_FIFTH:
+            return None
+        value += shares[fifth] * those.mean()
+        variance += shares[fifth] ** 2 * those.var(ddof=1) / len(those)
+    return _mean(len(own), float(value), math.sqrt(variance))

@@ -30,11 +30,16 @@ from pricer.prices.distribution import (
 )
 from pricer.prices.model_check import check_scores
 from pricer.prices.predictions import parse_price
-from pricer.prices.record import ServingRecord, check_belongs, read_record, record_of
+from pricer.prices.record import (
+    ServingRecord,
+    check_belongs,
+    model_sha256,
+    read_record,
+    record_of,
+)
 from pricer.prices.trie import build_price_trie
 from pricer.products.items import clean_text
 from pricer.products.prompts import build_prompt, cut_summaries
-from pricer.provenance import digest
 from pricer.workspace import Workspace, require
 
 NO_DESCRIPTION = "no description"
@@ -169,18 +174,26 @@ class Predictor:
             ) from error
 
     @classmethod
-    def from_pipeline(cls, root: Path = Path(), *, device: str = "auto") -> "Predictor":
+    def from_pipeline(
+        cls, root: Path = Path(), *, record: Path | None = None, device: str = "auto"
+    ) -> "Predictor":
         """Load what `dvc repro` left in `root`: base model, adapter and serving record.
 
         What `params.yaml` says now has no part in it: a knob that was edited and not run yet
         changes no price.
 
+        Args:
+            root: the project.
+            record: a serving record in the place of the last run's, as recalibration writes one.
+            device: see `choose_device`.
+
         Raises:
             PricerError: something is missing or does not fit.
         """
         left = Workspace(root)
-        require(left.base_model, left.adapter, left.record)
-        settings = read_record(left.record)
+        file = record or left.record
+        require(left.base_model, left.adapter, file)
+        settings = read_record(file)
         if settings.evidence:
             require(left.evidence_models)
         return cls(
@@ -292,12 +305,8 @@ class Predictor:
         return [(next(found) or NO_DISTRIBUTION) if text else NO_DESCRIPTION for text in texts]
 
     def sha256(self) -> str:
-        """Return one hash of the adapter and of all that says how it is asked.
-
-        Base model and evidence are in it by the serving record, where there is one.
-        """
-        adapter = adapter_sha256(self._adapter) if self._adapter else "none"
-        return digest({"adapter": adapter, "settings": self.settings.sha256()})
+        """Return one hash of the adapter and of how it is asked, see `model_sha256`."""
+        return model_sha256(self.settings, adapter_sha256(self._adapter) if self._adapter else None)
 
     def check_asked(self, asked: Asked) -> None:
         """Raise PricerError if there is no such point or level, or no calibration for it."""

@@ -22,7 +22,7 @@ from pricer.params import (
     Share,
     first_problem,
 )
-from pricer.provenance import folder_digest
+from pricer.provenance import digest, folder_digest
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -111,6 +111,19 @@ class ServingRecord(BaseModel):
     def sha256(self) -> str:
         """Return one hash over all of it: of models, calibration, precision and all else."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def model_sha256(record: ServingRecord, adapter: str | None = None) -> str:
+    """Return one hash of an adapter and of all that says how it is asked.
+
+    Base model and evidence are in it by the serving record, where there is one.
+
+    Args:
+        record: of it.
+        adapter: its `adapter_sha256`, where the record does not say.
+    """
+    known = adapter or record.adapter_sha256 or "none"
+    return digest({"adapter": known, "settings": record.sha256()})
 
 
 def read_record(file: Path) -> ServingRecord:

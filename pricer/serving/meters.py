@@ -1,11 +1,44 @@
 """What Prometheus reads of a service at /metrics."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 DOLLARS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+class Monitored(Collector):
+    """What `pricer monitor` found last, as its report says; nothing where there is none."""
+
+    def __init__(self, report: Path) -> None:
+        """Take where its JSON is; it is read at every question, and may come and go."""
+        self._report = report
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the gauges."""
+        try:
+            told = json.loads(self._report.read_text(encoding="utf-8"))
+            written = self._report.stat().st_mtime
+            alarmed = {name: float(one["alarmed"]) for name, one in told["checks"].items()}
+            figures = {name: float(one["value"]) for name, one in told["figures"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return
+        for name, what, label, values in (
+            ("alert", "1 where a check of the newest `pricer monitor` alarms", "check", alarmed),
+            ("figure", "Of the newest `pricer monitor`: dollars, or a share", "figure", figures),
+        ):
+            family = GaugeMetricFamily(f"pricer_monitor_{name}", what, labels=[label])
+            for key, value in values.items():
+                family.add_metric([key], value)
+            yield family
+        yield GaugeMetricFamily(
+            "pricer_monitor_timestamp_seconds", "When `pricer monitor` wrote last", value=written
+        )
 
 
 class Meters:

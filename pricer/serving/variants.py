@@ -84,6 +84,7 @@ def fraction(subject: str) -> float:
 
 def load_variants(
     root: Path,
+    record: Path,
     folders: Mapping[str, Path],
     shares: Mapping[str, float],
     shadow: str | None,
@@ -92,6 +93,7 @@ def load_variants(
 
     Args:
         root: the project.
+        record: the serving record of its adapter.
         folders: of the others, by name: an adapter's, or another project's with a serving record.
         shares: see `Variants`.
         shadow: see `Variants`.
@@ -102,7 +104,7 @@ def load_variants(
     # torch takes seconds to import: a service without a model does without it
     from pricer.prices.predictor import Predictor
 
-    main = Predictor.from_pipeline(root)
+    main = Predictor.from_pipeline(root, record=record)
     predictors = {MAIN: main}
     for name, folder in folders.items():
         predictors[name] = _beside(main, folder)

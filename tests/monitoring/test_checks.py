@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from pricer.monitoring.checks import CHECKS, compare
-from pricer.monitoring.errors import expected_mae, realised
+from pricer.monitoring.errors import expected_mae, mae_of_all, realised
 from pricer.monitoring.observed import observed
 from pricer.monitoring.shift import shift, wasserstein
 from pricer.monitoring.since import since
@@ -144,3 +144,18 @@ def test_the_error_to_expect_is_that_of_the_outcomes():
     assert expected.interval.holds(told["mae"].value)
     assert told["coverage_80"].value == pytest.approx(0.8, abs=0.03)
     assert told["bias"].interval.low < 0 < told["bias"].interval.high + 2
+
+
+def test_the_error_of_all_is_told_from_what_sold_where_cheap_products_sell_sooner():
+    every = stream(4_000, 7).assign(fallback=0.0)
+    cheap = every["estimate_usd"] < every["estimate_usd"].quantile(0.6)
+    sold = every[np.random.default_rng(7).random(len(every)) < np.where(cheap, 0.5, 0.1)]
+    truth = float((every["estimate_usd"] - every["price_usd"]).abs().mean())
+    naive, found = realised(sold)["mae"], mae_of_all(sold, every)
+    assert found and naive.interval.high < truth
+    assert found.interval.low < truth < found.interval.high
+    # all known: the mean itself
+    whole = mae_of_all(every, every)
+    assert whole and whole.value == pytest.approx(truth)
+    # nothing is said of fifths of which nothing is known
+    assert mae_of_all(every[every["estimate_usd"] < 50], every) is None

@@ -4,12 +4,16 @@ import hashlib
 import json
 import uuid
 from datetime import UTC, datetime, timedelta
+from math import log1p
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from pricer.prices.record import model_sha256, read_record
+from pricer.products.readers import read_tables
 from pricer.serving.log import Log, Selection
+from pricer.serving.meters import Monitored
 from tests.pipeline.conftest import Project
 from tests.pipeline.conftest import reproduced as reproduced
 from tests.serving.conftest import Postgres
@@ -49,10 +53,10 @@ def row(number: int, **changes: object) -> dict[str, object]:
     return told | changes
 
 
-def filled(database: str) -> Log:
+def filled(database: str, model: str = "a" * 64) -> Log:
     """A log: N estimates by one model, prices $4 above for half; then by others and a shadow."""
     log = Log(database)
-    rows = [row(number) for number in range(N)]
+    rows = [row(number, model_sha256=model) for number in range(N)]
     log.add(rows)
     log.add([row(1_000, variant="b"), row(1_001, model_sha256="b" * 64, created_at=BEGIN)])
     answer = str(rows[0]["id"])
@@ -65,7 +69,9 @@ def filled(database: str) -> Log:
 @pytest.fixture(scope="module")
 def project(reproduced: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     copied = reproduced.copy(tmp_path_factory.mktemp("monitored") / "project")
-    filled(str(copied.folder / "data/estimates.sqlite")).close()
+    served = model_sha256(read_record(copied.folder / "data/serving/tuned.json"))
+    filled(str(copied.folder / "data/estimates.sqlite"), served).close()
+    filled(str(copied.folder / "other.sqlite")).close()
     return copied
 
 
@@ -145,9 +151,140 @@ def test_a_predictions_file_is_compared_with_the_validation_split(project):
         (["--database", "none.sqlite"], "there is no log"),
         (["data/predictions/tuned.parquet", "--since", "7d"], "a file is read whole"),
         (["--reference", "none.parquet"], "none.parquet is missing"),
+        (["--database", "other.sqlite"], "is a model that no record in data/serving is of"),
+        (["--window", "0d"], "--window '0d': must be 7d"),
+        (["--output", "params.yaml"], "--output params.yaml: is a file"),
+        (["--export-items", "none/items.jsonl"], "there is no folder none"),
+        (["data/predictions/tuned.parquet", "--recalibrate"], "a file is read whole"),
+        (["--until", "2026-11-01T05:00", "--recalibrate"], "0 outcomes of the model's own"),
     ],
 )
 def test_what_cannot_be_monitored_is_told_in_one_line(project, arguments, reason):
     failed = project.run("pricer", "monitor", *arguments, ok=False)
     assert failed.returncode == 1 and failed.stderr.count("\n") == 1
     assert reason in failed.stderr and Path(project.folder).exists()
+
+
+def test_a_report_is_written_as_page_markdown_and_json(project):
+    told = json.loads(
+        project.run(
+            *("pricer", "monitor", "--window", "12h", "--format", "json", "--output", "reports/one")
+        ).stdout
+    )
+    folder = project.folder / "reports/one"
+    assert json.loads((folder / "monitor.json").read_text()) == told
+    page, text = ((folder / name).read_text() for name in ("report.html", "report.md"))
+    # outcomes came now, estimates at the hours of BEGIN
+    assert sum(one["estimates"] for one in told["over_time"]) == N
+    assert {one["estimates"] for one in told["over_time"][1:-2]} == {12}
+    assert told["over_time"][-1]["outcomes"] == 30 and told["over_time"][-1]["estimates"] == 0
+    assert told["over_time"][-1]["figures"]["mae"]["value"] == told["figures"]["mae"]["value"]
+    assert told["groups"]["By category"] == [
+        {
+            "name": "Kitchen",
+            "estimates": N,
+            "outcomes": 30,
+            "figures": told["groups"]["By category"][0]["figures"],
+        }
+    ]
+    # the first was $30 off in the end, the 29 others $4
+    assert told["figures"]["mae"]["value"] == pytest.approx((30 + 29 * 4) / 30)
+    for shown in (page, text):
+        assert "Over time" in shown and "perhaps only of what was sold" in shown
+        assert "$4.87" in shown
+    assert "<script" not in page and 'src="http' not in page and "data:image/png" in page
+
+
+def test_intervals_are_recalibrated_in_a_new_record(project):
+    old = project.folder / "data/serving/tuned.json"
+    before = old.read_bytes()
+    done = project.run("pricer", "monitor", "--recalibrate")
+    assert "pricer serve --record data/serving/tuned-2.json" in done.stderr
+    assert old.read_bytes() == before
+    new = read_record(project.folder / "data/serving/tuned-2.json")
+    assert new.calibration and new.calibration.n == 30
+    assert set(new.calibration.offsets) == {str(level) for level in range(10, 100, 10)}
+    # of 30 products, 25 must lie within an interval of 80%: the price is 24 + i, the model's
+    # quantiles from 5% to 95% are 10 + i to 28 + i, but for the one that sold for $50
+    lengths = sorted(
+        max(log1p(11 + i) - log1p(24 + i), log1p(24 + i) - log1p(27 + i)) for i in range(2, N, 2)
+    )
+    assert new.calibration.offsets["80"] == pytest.approx(lengths[24])
+    assert new.model_copy(update={"calibration": None}) == read_record(old).model_copy(
+        update={"calibration": None}
+    )
+    # what was recalibrated is served, and can be recalibrated again
+    project.run("pricer", "monitor", "--recalibrate")
+    assert (project.folder / "data/serving/tuned-3.json").exists()
+    log = Log(str(project.folder / "new.sqlite"))
+    log.add([row(number, model_sha256=model_sha256(new)) for number in range(N)])
+    log.close()
+    project.run("pricer", "monitor", "--database", "new.sqlite")
+
+
+def test_products_with_outcomes_go_back_into_training(project):
+    trained = pd.read_parquet(project.folder / "data/items/train.parquet").iloc[0]
+    judged = pd.read_parquet(project.folder / "data/items/test.parquet").iloc[0]
+    served = model_sha256(read_record(project.folder / "data/serving/tuned.json"))
+    log = Log(str(project.folder / "sold.sqlite"))
+    texts = [
+        *(trained["summary"].upper(), f"{judged['title']}\nanother text of it"),
+        *("A new kettle\n1.7 litres", "A new kettle\n1.7  litres", None, "A free kettle"),
+    ]
+    rows = [row(number, model_sha256=served, description=text) for number, text in enumerate(texts)]
+    log.add(rows)
+    prices = (10.0, 20.0, 30.004, 35.0, 40.0, 0.001)
+    log.add_outcomes([(str(one["id"]), price) for one, price in zip(rows, prices, strict=True)])
+    log.close()
+    done = project.run(
+        *("pricer", "monitor", "--database", "sold.sqlite", "--export-items", "sold.jsonl")
+    )
+    assert (
+        "sold.jsonl: 1 products; left out 1 without a description, 1 sold again later, "
+        "2 in the pipeline's splits, 1 price outside min_price..max_price" in done.stderr
+    )
+    [table] = read_tables(project.folder / "sold.jsonl", 10)
+    assert table.to_dict(orient="records") == [
+        {
+            "title": "A new kettle",
+            "category": "Kitchen",
+            "price": 35.0,
+            "summary": "A new kettle\n1.7  litres",
+        }
+    ]
+    log = Log(str(project.folder / "hashed.sqlite"))
+    rows = [row(number, model_sha256=served, description=None) for number in range(3)]
+    log.add(rows)
+    log.add_outcomes([(str(one["id"]), 9.0) for one in rows])
+    log.close()
+    failed = project.run(
+        *("pricer", "monitor", "--database", "hashed.sqlite", "--export-items", "none.jsonl"),
+        ok=False,
+    )
+    assert "the log holds no descriptions" in failed.stderr
+    assert not (project.folder / "none.jsonl").exists()
+
+
+def test_the_newest_report_is_read_at_metrics(tmp_path):
+    file = tmp_path / "monitor.json"
+    gauges = Monitored(file)
+    assert list(gauges.collect()) == []
+    told = {
+        "checks": {"words": {"alarmed": True}, "error": {"alarmed": False}},
+        "figures": {"mae": {"value": 4.5}},
+    }
+    file.write_text(json.dumps(told))
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in gauges.collect()
+        for sample in family.samples
+    }
+    assert found.pop(("pricer_monitor_timestamp_seconds",)) == file.stat().st_mtime
+    assert found == {
+        ("pricer_monitor_alert", "words"): 1.0,
+        ("pricer_monitor_alert", "error"): 0.0,
+        ("pricer_monitor_figure", "mae"): 4.5,
+    }
+    for damaged in ("", "[]", "{}", '{"checks": {"words": 1}, "figures": {}}'):
+        file.write_text(damaged)
+        assert list(gauges.collect()) == []
