@@ -277,7 +277,7 @@ class Log:
                 *_selected(selection), *_within(outcomes.c.recorded_at, selection)
             ),
         ]
-        with self._one_line(), self._engine.connect() as connection:
+        with self._reading_much() as connection:
             return max(connection.scalar(query) or 0 for query in queries)
 
     def estimates_of(self, selection: Selection) -> Iterator[Columns]:
@@ -315,7 +315,7 @@ class Log:
         yield from self._parts(query)
 
     def _parts(self, query: sa.Select[Any]) -> Iterator[Columns]:
-        with self._one_line(), self._engine.connect() as connection:
+        with self._reading_much() as connection:
             result = connection.execution_options(yield_per=PART).execute(query)
             names = list(result.keys())
             for rows in result.partitions():
@@ -347,9 +347,17 @@ class Log:
             .where(NEWEST)
             .order_by(outcomes.c.id, estimates.c.id)
         )
-        with self._one_line(), self._engine.connect() as connection:
+        with self._reading_much() as connection:
             for row in connection.execution_options(yield_per=10_000).execute(query).mappings():
                 yield dict(row)
+
+    @contextmanager
+    def _reading_much(self) -> Iterator[sa.Connection]:
+        """Connect for a query over all of the log, which takes longer than an answer may."""
+        with self._one_line(), self._engine.connect() as connection:
+            if self.url.drivername == POSTGRESQL:
+                connection.execute(sa.text("SET LOCAL statement_timeout = '10min'"))
+            yield connection
 
     @contextmanager
     def _one_line(self) -> Iterator[None]:
