@@ -16,12 +16,20 @@ LABELS = {
 
 
 @dataclass(frozen=True)
+class PublishedScore:
+    """A published mean absolute error (USD), on n test products."""
+
+    mae: float
+    n: int
+
+
+@dataclass(frozen=True)
 class Published:
-    """Published mean absolute errors (USD) by predictor on a dataset, and where they come from."""
+    """What is published of predictors on a dataset, and where it comes from."""
 
     source: str
     recorded: str
-    mae: dict[str, float]
+    scores: dict[str, PublishedScore]
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,8 @@ def published_scores(dataset: str | None) -> Published | None:
     known = json.loads(file.read_text(encoding="utf-8"))
     if dataset not in known.pop("datasets"):
         return None
-    return Published(**known)
+    scores = {name: PublishedScore(**score) for name, score in known.pop("scores").items()}
+    return Published(scores=scores, **known)
 
 
 def leaderboard(evaluation: Evaluation, published: Published | None) -> list[Row]:
@@ -62,5 +71,8 @@ def leaderboard(evaluation: Evaluation, published: Published | None) -> list[Row
         for name, score in evaluation.scores.items()
     ]
     if published:
-        rows += [Row(name, f"{name} (published)", mae) for name, mae in published.mae.items()]
+        rows += [
+            Row(name, f"{name} (published, n = {score.n:,})", score.mae)
+            for name, score in published.scores.items()
+        ]
     return sorted(rows, key=lambda row: row.mae)

@@ -195,11 +195,11 @@ def test_published_numbers_are_never_beside_numbers_on_other_data(dataset, evalu
 
 def test_published_numbers_on_the_same_dataset_are_marked(evaluation, page):
     published = published_scores("ed-donner/items_full")
-    assert published.mae["fine-tuned full"] == 39.85 and published.recorded
-    assert "| fine-tuned full (published)" in score_table(
+    assert published.scores["fine-tuned full"].mae == 39.85 and published.recorded
+    assert "| fine-tuned full (published, n = 200)" in score_table(
         make_report(evaluation, "ed-donner/items_full")
     )
-    assert page.count('class="published"') == len(published.mae) + 1  # the floor too
+    assert page.count('class="published"') == len(published.scores) + 1  # the floor too
     assert published.source in page
 
 
@@ -245,7 +245,8 @@ def test_prompts_without_evidence_leave_its_section_out(evaluation, no_charts):
 
 def test_the_published_file_names_its_source():
     known = json.loads((Path(rp.__file__).parent / "published_scores.json").read_text())
-    assert known["source"] and known["recorded"] and len(known["mae"]) == 14
+    assert known["source"] and known["recorded"]
+    assert {score["n"] for score in known["scores"].values()} == {200, 10_000}
 
 
 @pytest.fixture(scope="module")
