@@ -171,7 +171,7 @@ def _check_is_served(root: Workspace, database: str, variant: str) -> Path:
         PricerError: none in the project is, so that the validation split and its intervals are
             another model's.
     """
-    from pricer.prices.record import model_sha256, read_record  # imports torch: seconds
+    from pricer.prices.record import model_sha256, read_record
 
     with _opened(database, variant, (None, None)) as (log, selection):
         served = selection.model_sha256

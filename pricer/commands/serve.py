@@ -138,6 +138,6 @@ def serve(
 
 
 def _batch_size_of(record: Path) -> int:
-    from pricer.prices.record import read_record  # imports torch, which takes seconds
+    from pricer.prices.record import read_record
 
     return read_record(record).batch_size

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 NEWEST = 1_000  # outcomes that intervals are calibrated on
 LONGEST_TITLE = 200
+TENS = range(10, 100, 10)  # levels, percent
 
 
 def calibration_of(outcomes: Iterable["Columns"]) -> "Calibration":
     """Return the calibration that the newest outcomes give.
 
-    The log keeps every twentieth quantile, so there are offsets for 10%, 20% ... 90%; an interval
-    of another level is the model's own.
+    The log keeps every twentieth quantile: offsets are measured for 10%, 20% ... 90%, and
+    interpolated for the levels between.
 
     Args:
         outcomes: columns of the log, in the order that outcomes came.
@@ -56,11 +57,13 @@ def calibration_of(outcomes: Iterable["Columns"]) -> "Calibration":
         )
     prices = np.array([price for price, _ in known], dtype=float)
     of = dict(zip(QUANTILES, np.array([those for _, those in known], dtype=float).T, strict=True))
-    offsets = {
-        str(level): conformal_offset(prices, of[50 - level // 2], of[50 + level // 2], level / 100)
-        for level in range(10, 100, 10)
-        if smallest_calibration(level / 100) <= len(prices)
-    }
+    tens = [level for level in TENS if smallest_calibration(level / 100) <= len(prices)]
+    measured = [
+        conformal_offset(prices, of[50 - level // 2], of[50 + level // 2], level / 100)
+        for level in tens
+    ]
+    between = range(tens[0], tens[-1] + 1)
+    offsets = dict(zip(map(str, between), np.interp(between, tens, measured).tolist(), strict=True))
     return Calibration(
         method="conformalized quantile regression on log(1 + price), newest outcomes",
         n=len(prices),

@@ -10,8 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pricer.errors import PricerError
 from pricer.files import read_json, write_json
-from pricer.model.adapters import adapter_sha256, card_settings
-from pricer.model.base import base_model_sha256
 from pricer.params import (
     Count,
     Dtype,
@@ -166,6 +164,8 @@ def _card(adapter: Path | None) -> ServingRecord:
     Raises:
         PricerError: the card is damaged.
     """
+    from pricer.model.adapters import card_settings  # imports torch, as those below
+
     settings: Mapping[str, Any] = card_settings(adapter) if adapter else {}
     try:
         return ServingRecord.model_validate(settings)
@@ -181,6 +181,9 @@ def check_belongs(
     Also where an adapter's card names another base model than the one it is put on, and where
     prompts tell evidence and there is none.
     """
+    from pricer.model.adapters import adapter_sha256
+    from pricer.model.base import base_model_sha256
+
     if record.evidence and evidence is None:
         raise PricerError(
             f"{adapter or base} is asked with evidence in its prompts (what similar products "

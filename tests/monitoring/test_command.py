@@ -203,7 +203,7 @@ def test_intervals_are_recalibrated_in_a_new_record(project):
     assert old.read_bytes() == before
     new = read_record(project.folder / "data/serving/tuned-2.json")
     assert new.calibration and new.calibration.n == 30
-    assert set(new.calibration.offsets) == {str(level) for level in range(10, 100, 10)}
+    assert set(new.calibration.offsets) == {str(level) for level in range(10, 91)}
     # of 30 products, 25 must lie within an interval of 80%: the price is 24 + i, the model's
     # quantiles from 5% to 95% are 10 + i to 28 + i, but for the one that sold for $50
     lengths = sorted(
