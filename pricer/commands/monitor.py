@@ -173,9 +173,10 @@ def _check_is_served(root: Workspace, database: str, variant: str) -> Path:
     """
     from pricer.prices.record import model_sha256, read_record
 
+    require(root.record)
     with _opened(database, variant, (None, None)) as (log, selection):
         served = selection.model_sha256
-    records = sorted(root.record.parent.glob(f"{root.record.stem}*.json"))
+    records = sorted(root.record.parent.glob(f"{root.record.stem}*.json"), reverse=True)
     for record in records:
         if served is None or model_sha256(read_record(record)) == served:
             return record

@@ -13,6 +13,7 @@ import pandas as pd
 from pricer.errors import PricerError
 from pricer.escaping import json_line
 from pricer.files import read_parquet, writing
+from pricer.params import MIN_CALIBRATION
 from pricer.prices.distribution import conformal_offset, smallest_calibration
 from pricer.products.items import SPLITS, clean_products, text_key, title_key
 from pricer.workspace import Workspace
@@ -36,7 +37,7 @@ def calibration_of(outcomes: Iterable["Columns"]) -> "Calibration":
         outcomes: columns of the log, in the order that outcomes came.
 
     Raises:
-        PricerError: there are too few for an interval of 80%.
+        PricerError: there are fewer than MIN_CALIBRATION.
     """
     from pricer.prices.record import Calibration
     from pricer.serving.log import QUANTILES
@@ -49,11 +50,10 @@ def calibration_of(outcomes: Iterable["Columns"]) -> "Calibration":
         )
         if fallback is None and quantiles
     ][-NEWEST:]
-    needed = smallest_calibration(0.8)
-    if len(known) < needed:
+    if len(known) < MIN_CALIBRATION:
         raise PricerError(
             f"{len(known)} outcomes of the model's own estimates in the period, --recalibrate "
-            f"needs {needed} or more: take a longer one"
+            f"needs {MIN_CALIBRATION} or more: take a longer one"
         )
     prices = np.array([price for price, _ in known], dtype=float)
     of = dict(zip(QUANTILES, np.array([those for _, those in known], dtype=float).T, strict=True))
