@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from pydantic import ValidationError
 
 from pricer.commands.serve import LOG, serving_extra
 from pricer.errors import PricerError, quoted
@@ -66,10 +67,8 @@ def monitor(
     ] = None,
 ) -> None:
     """Compare what a service prices now with what its model was judged on."""
-    from pricer.monitoring.checks import CHECKS, compare
-    from pricer.monitoring.groups import by_category, by_estimate, figures, over_time
     from pricer.monitoring.observed import read_file
-    from pricer.monitoring.report import PAGE, Look, as_json, text_lines, write_report
+    from pricer.monitoring.report import PAGE, as_json, look_at, text_lines, write_report
 
     if file and (since or until or recalibrate or export_items):
         raise PricerError(
@@ -79,42 +78,28 @@ def monitor(
     root = Workspace()
     bounds = (_time(since, "--since"), _time(until, "--until"))
     span = _span(window)
-    folder = output or root.monitor
+    folder = output or (root.monitor / file.stem if file else root.monitor)
     if folder.exists() and not folder.is_dir():
         raise PricerError(f"--output {folder}: is a file, must be a folder")
+    if export_items and (export_items.exists() or export_items.suffix != ".jsonl"):
+        raise PricerError(f"--export-items {export_items}: must be a new file that ends in .jsonl")
     if export_items and not export_items.parent.is_dir():
         raise PricerError(
             f"--export-items {export_items}: there is no folder {export_items.parent}"
         )
-    if reference and ".." in reference and not Path(reference).exists():
-        if file:
-            raise PricerError("--reference SINCE..UNTIL is of the log: name a file of predictions")
-        begin, _, end = reference.partition("..")
-        old = _of_log(database, variant, (_time(begin, "--reference"), _time(end, "--reference")))
-    else:
-        path = Path(reference) if reference else root.predictions / "tuned_validation.parquet"
-        require(path)
-        if not (file or reference):
-            _check_is_served(root, database, variant)
-        old = read_file(path, root)
+    old = _reference(root, reference, file, database, variant)
+    if old.estimates.empty:
+        raise PricerError(
+            f"--reference {reference}: the newest model of {quoted(variant)} estimated nothing "
+            "then, take another period or a file"
+        )
     new = read_file(file, root) if file else _of_log(database, variant, bounds)
     if new.estimates.empty and new.outcomes.empty:
         raise PricerError(f"{new.name}: no estimate by {quoted(variant)} in this period")
     train = root.items / "train.parquet"
     names = read_parquet(train, ["category"])["category"] if train.exists() else None
     categories = set(old.estimates["category"].dropna() if names is None else names)
-    found, told = compare(old, new, categories, false_alarms / (looks * len(CHECKS)))
-    look = Look(
-        old,
-        new,
-        found,
-        told,
-        figures(old.outcomes, new.estimates, new.outcomes),
-        {"By category": by_category(old, new), "By estimate": by_estimate(old, new)},
-        over_time(old, new, span),
-        false_alarms,
-        looks,
-    )
+    look = look_at(old, new, categories, span, false_alarms, looks)
     write_report(look, folder)
     if output_format == "json":
         print(json_text(as_json(look)))
@@ -128,17 +113,43 @@ def monitor(
         raise SystemExit(ALERT)
 
 
+def _reference(
+    root: Workspace, reference: str | None, file: Path | None, database: str, variant: str
+) -> "Observed":
+    """Return what a period is compared with: another one, a file, or the validation split."""
+    from pricer.monitoring.observed import read_file
+
+    if reference and ".." in reference and not Path(reference).exists():
+        if file:
+            raise PricerError("--reference SINCE..UNTIL is of the log: name a file of predictions")
+        begin, _, end = reference.partition("..")
+        return _of_log(database, variant, (_time(begin, "--reference"), _time(end, "--reference")))
+    path = Path(reference) if reference else root.predictions / "tuned_validation.parquet"
+    require(path)
+    if not (file or reference):
+        _check_is_served(root, database, variant)
+    return read_file(path, root)
+
+
 def _recalibrate(root: Workspace, database: str, variant: str, bounds: Bounds) -> None:
     """Write a serving record beside the one in use, with intervals from the newest outcomes."""
     from pricer.monitoring.feedback import calibration_of, next_record
-    from pricer.prices.record import read_record, write_record
+    from pricer.params import first_problem
+    from pricer.prices.record import ServingRecord, read_record, write_record
 
     record = _check_is_served(root, database, variant)
     with _opened(database, variant, bounds) as (log, selection):
         calibration = calibration_of(log.outcomes_of(selection))
     before = read_record(record)
     after = next_record(root.record)
-    write_record(after, before.model_copy(update={"calibration": calibration}))
+    try:
+        told = before.model_dump() | {"calibration": calibration.model_dump()}
+        write_record(after, ServingRecord.model_validate(told))
+    except ValidationError as error:
+        raise PricerError(
+            f"no intervals can hold these outcomes ({first_problem(error)}): are they in the "
+            "currency of the estimates?"
+        ) from None
     old = before.calibration.offsets if before.calibration else {}
     change = calibration.offsets["80"] - old.get("80", 0.0)
     _tell(
@@ -153,10 +164,13 @@ def _export(root: Workspace, database: str, variant: str, bounds: Bounds, file: 
     from pricer.monitoring.feedback import items_of, write_items
 
     with _opened(database, variant, bounds) as (log, selection):
-        items, left_out = items_of(log.outcomes_of(selection), root)
-    write_items(items, file)
+        # what a product sold for does not depend on who estimated it
+        items, left_out = items_of(log.outcomes_of(replace(selection, any_model=True)), root)
+    if not items.empty:
+        write_items(items, file)
+    told = f"{file}: {len(items):,} products" if len(items) else f"{file}: not written, no products"
     reasons = ", ".join(f"{count:,} {why}" for why, count in left_out.items())
-    _tell(f"{file}: {len(items):,} products" + (f"; left out {reasons}" if reasons else ""))
+    _tell(told + (f"; left out {reasons}" if reasons else ""))
 
 
 def _tell(line: str) -> None:
@@ -228,4 +242,7 @@ def _time(given: str | None, option: str) -> datetime | None:
             f"{option} {quoted(given)}: must be a date, with a time or without, or so long ago: "
             "7d, 12h, 30m"
         ) from None
-    return told.astimezone(UTC) if told.tzinfo else told.replace(tzinfo=UTC)
+    try:
+        return told.astimezone(UTC) if told.tzinfo else told.replace(tzinfo=UTC)
+    except OverflowError:
+        raise PricerError(f"{option} {quoted(given)}: is before all calendars") from None

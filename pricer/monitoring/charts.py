@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -40,7 +41,7 @@ def draw_over_time(windows: list[Group]) -> Figure:
     shown = range(0, len(windows), max(1, len(windows) // 6))
     axes.set_xticks(list(shown), [windows[place].name[:10] for place in shown])
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+    _legend(axes)
     return figure
 
 
@@ -73,5 +74,11 @@ def draw_ranks(reference: Floats, period: Floats) -> Figure:
     axes.axhline(1, color="black", linestyle="--")
     pairs = zip(ends, ends[1:], strict=False)
     axes.set_xticks(places, [f"{low} to {high}" for low, high in pairs])
-    axes.legend(frameon=False)
+    _legend(axes)
     return figure
+
+
+def _legend(axes: Axes) -> None:
+    """Name what is drawn, if anything is: the library warns of nothing."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)

@@ -1,7 +1,7 @@
 """What is compared with the reference, and what is said and done where it has shifted."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -252,7 +252,7 @@ def _prepared(table: pd.DataFrame, categories: set[str]) -> pd.DataFrame:
 
 def _wording(old: pd.DataFrame, new: pd.DataFrame) -> Wording | None:
     """Tell the words of two tables apart, and give each text its `newness` there."""
-    old_texts, new_texts = (table["text"].dropna().head(MOST) for table in (old, new))
+    old_texts, new_texts = (_thinned(table["text"].dropna()) for table in (old, new))
     if min(len(old_texts), len(new_texts)) < FEWEST:
         return None
     told = wording(old_texts.tolist(), new_texts.tolist(), SEED)
@@ -260,6 +260,13 @@ def _wording(old: pd.DataFrame, new: pd.DataFrame) -> Wording | None:
         old.loc[old_texts.index, "newness"] = told.reference
         new.loc[new_texts.index, "newness"] = told.period
     return told
+
+
+def _thinned(texts: "pd.Series[str]") -> "pd.Series[str]":
+    """Return MOST texts at most, evenly from all."""
+    if len(texts) <= MOST:
+        return texts
+    return texts.iloc[np.linspace(0, len(texts) - 1, MOST).astype(int)]
 
 
 def _alarm(
@@ -275,6 +282,7 @@ def _alarm(
         table: of the n products.
     """
     known = ~np.isnan(values)
+    places = np.flatnonzero(known)  # among all products of the period
     table, values = table[known], values[known]
     beyond = (values > found.cut) == found.more_above
     before = (reference[~np.isnan(reference)] > found.cut) == found.more_above
@@ -283,7 +291,7 @@ def _alarm(
     texts = table["text"].iloc[order].dropna().head(SHOWN)
     return replace(
         finding,
-        since=began,
+        since=Since(*(int(places[one]) if one else 0 for one in astuple(began))),
         at=None if table["at"].isna().all() else table["at"].iloc[began.place],
         category=_where(table["category"], beyond, float(before.mean())),
         products=tuple(shortened(text, LONGEST) for text in texts),

@@ -64,6 +64,8 @@ def expected_mae(reference: pd.DataFrame, estimates: pd.DataFrame) -> Mean | Non
     if len(own) < FEWEST or now is None:
         return None
     expected = own["expected_error_usd"].to_numpy(float)
+    if not expected.mean():
+        return None
     off = np.abs(errors(own))
     ratio = off.mean() / expected.mean()
     ratio_error = (off - ratio * expected).std(ddof=1) / math.sqrt(len(own)) / expected.mean()

@@ -1,11 +1,10 @@
 """Back from what came of estimates: a serving record with new intervals, products to train on."""
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -73,8 +72,7 @@ def calibration_of(outcomes: Iterable["Columns"]) -> "Calibration":
 
 def next_record(record: Path) -> Path:
     """Return the first free name after a serving record: tuned-2.json, tuned-3.json ..."""
-    stem = re.sub(r"-[0-9]+$", "", record.stem)
-    names = (record.with_name(f"{stem}-{number}.json") for number in itertools.count(2))
+    names = (record.with_name(f"{record.stem}-{number}.json") for number in itertools.count(2))
     return next(name for name in names if not name.exists())
 
 
@@ -125,9 +123,16 @@ def items_of(outcomes: Iterable["Columns"], root: Workspace) -> tuple[pd.DataFra
     return items.loc[~repeated, wanted].reset_index(drop=True), +(left_out + unusable)
 
 
-def _title(text: Any) -> str:
-    """Return the first line of a description, which the page and the pipeline begin with."""
-    lines = str(text).strip().splitlines()
+def _title(text: str) -> str:
+    """Return the title that a description tells, as the service and the pipeline write it.
+
+    Else what it says after `Description:`, else its first line.
+    """
+    lines = text.strip().splitlines()
+    for name in ("Title:", "Description:"):
+        told = [line.removeprefix(name).strip() for line in lines if line.startswith(name)]
+        if any(told):
+            return told[0][:LONGEST_TITLE]
     return lines[0][:LONGEST_TITLE] if lines else ""
 
 

@@ -194,13 +194,39 @@ def _file_columns(rows: pd.DataFrame, path: Path) -> dict[str, Any]:
     texts = rows["summary"] if "summary" in rows else rows["description"]
     return told | {
         "width_usd": of[90] - of[10],
-        "fallback": rows.get("fallback", nothing).notna(),
+        "fallback": [_said(one) for one in rows.get("fallback", nothing)],
         "rank": _rank(told["price_usd"], np.stack(list(of.values()))),
         "text": texts,
         "text_key": pd.util.hash_array(texts.fillna("").astype(object).to_numpy()).view(np.int64),
-        "category": rows.get("category", nothing),
-        "at": pd.to_datetime(rows.get("created_at", nothing), utc=True, errors="coerce"),
+        "category": rows.get("category", nothing).replace("", None),
+        "at": _times(rows.get("created_at", nothing), path),
     }
+
+
+def _said(reason: Any) -> bool:
+    """Tell whether a cell names a reason, and is not empty or a no."""
+    return str(reason).strip().lower() not in ("", "none", "nan", "<na>", "false", "0", "0.0")
+
+
+def _times(values: "pd.Series[Any]", path: Path) -> "pd.Series[pd.Timestamp]":
+    """Return times in UTC, NaT where there is none.
+
+    Raises:
+        ItemsError: one is no time as ISO 8601 writes it.
+    """
+    if pd.api.types.is_datetime64_any_dtype(values):
+        return pd.to_datetime(values, utc=True)
+    given = values.replace("", None)
+    numbers = given.map(lambda value: isinstance(value, int | float) and value == value)
+    told = pd.to_datetime(
+        given.mask(numbers, "a number"), utc=True, errors="coerce", format="ISO8601"
+    )
+    if (wrong := told.isna() & given.notna()).any():
+        raise ItemsError(
+            f"{path}: {values.name} must be a time such as 2026-11-01T12:00:00Z, got "
+            f"{quoted(given[wrong].iloc[0])}"
+        )
+    return told
 
 
 def _numbers(values: "pd.Series[Any]", path: Path) -> Floats:
@@ -223,15 +249,15 @@ def _numbers(values: "pd.Series[Any]", path: Path) -> Floats:
 
 
 def _nearest(neighbors: Any) -> float:
-    """Return the similarity of the first of a list of neighbours, NaN where there is none."""
-    if isinstance(neighbors, str):
-        try:
-            neighbors = json.loads(neighbors)
-        except ValueError:
-            return math.nan
-    if neighbors is None or not len(neighbors):
+    """Return the similarity of the first of a list of neighbours; 0 where no product is near.
+
+    NaN where nothing is said of neighbours.
+    """
+    try:
+        told = json.loads(neighbors) if isinstance(neighbors, str) else neighbors
+        return float(told[0]["similarity"]) if len(told) else 0.0
+    except (ValueError, TypeError, KeyError, IndexError):
         return math.nan
-    return float(neighbors[0]["similarity"])
 
 
 def _table(parts: Iterable[dict[str, Any]]) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from pricer.escaping import json_text
 from pricer.files import writing
 from pricer.judging.page import page, picture
 from pricer.monitoring.charts import draw_over_time, draw_ranks, draw_values, png
-from pricer.monitoring.checks import CHECKS, WORDS, Finding
+from pricer.monitoring.checks import CHECKS, Finding, compare
 from pricer.monitoring.errors import Mean
-from pricer.monitoring.groups import Group
+from pricer.monitoring.groups import Group, by_category, by_estimate, figures, over_time
 from pricer.monitoring.observed import Observed
 from pricer.monitoring.texts import Wording
 from pricer.tables import cell, table, usd
@@ -48,7 +49,6 @@ class Look:
         figures: see `pricer.monitoring.groups.figures`.
         groups: parts of the period with their figures, by title.
         windows: likewise, over time; empty where no times are known.
-        categories: that training has seen.
         false_alarms: share of series of looks at what does not change that alarm.
         looks: in such a series.
     """
@@ -67,6 +67,41 @@ class Look:
     def alerts(self) -> int:
         """How many checks alarm."""
         return sum(one.alarmed for one in self.found.values())
+
+
+def look_at(
+    reference: Observed,
+    period: Observed,
+    categories: set[str],
+    window: timedelta,
+    false_alarms: float,
+    looks: int,
+) -> Look:
+    """Compare a period with the reference, and take its figures.
+
+    Args:
+        reference: see `Look`.
+        period: see `Look`.
+        categories: that training has seen.
+        window: of figures over time.
+        false_alarms: see `Look`.
+        looks: see `Look`.
+    """
+    found, told = compare(reference, period, categories, false_alarms / (looks * len(CHECKS)))
+    return Look(
+        reference,
+        period,
+        found,
+        told,
+        figures=figures(reference.outcomes, period.estimates, period.outcomes),
+        groups={
+            "By category": by_category(reference, period),
+            "By estimate": by_estimate(reference, period),
+        },
+        windows=over_time(reference, period, window),
+        false_alarms=false_alarms,
+        looks=looks,
+    )
 
 
 def write_report(look: Look, folder: Path) -> None:
@@ -148,8 +183,9 @@ def _wording_lines(told: Wording | None) -> list[str]:
 
 def _sentence(look: Look) -> str:
     changed = [finding.check.title for finding in look.found.values() if finding.alarmed]
+    compared = sum(finding.shift is not None for finding in look.found.values())
     if not changed:
-        return "Nothing has changed that chance would not."
+        return f"{compared} of {len(CHECKS)} checks could compare, and none found a change."
     return f"{len(changed)} of {len(CHECKS)} checks alarm: {', '.join(changed)}."
 
 
@@ -227,8 +263,8 @@ def _charts(look: Look) -> list[tuple[str, bytes]]:
         ranks = [side.outcomes["rank"].to_numpy(float) for side in (look.reference, look.period)]
         title = "Prices in the model's distributions: level with the line where these are right"
         charts.append((title, png(draw_ranks(*ranks))))
-    for name, finding in look.found.items():
-        if not (finding.alarmed and finding.check.in_usd) or name == WORDS:
+    for finding in look.found.values():
+        if not (finding.alarmed and finding.check.in_usd):
             continue
         sides = [
             side.outcomes if finding.check.outcomes else side.estimates
@@ -325,9 +361,9 @@ def as_json(look: Look) -> dict[str, Any]:
 def _figures_json(figures: dict[str, Mean]) -> dict[str, Any]:
     return {
         name: {
-            "value": one.value,
-            "ci_low": one.interval.low,
-            "ci_high": one.interval.high,
+            "value": _number(one.value),
+            "ci_low": _number(one.interval.low),
+            "ci_high": _number(one.interval.high),
             "n": one.n,
         }
         for name, one in figures.items()
@@ -343,17 +379,18 @@ def _group_json(group: Group) -> dict[str, Any]:
     }
 
 
-def _finding_json(finding: Finding) -> dict[str, Any]:
-    def number(value: float) -> float | None:
-        return value if math.isfinite(value) else None
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
+
+def _finding_json(finding: Finding) -> dict[str, Any]:
     apart = finding.wasserstein_usd
     return {
         "alarmed": finding.alarmed,
         **(asdict(finding.shift) if finding.shift else {}),
-        **({} if apart is None else {"wasserstein_usd": apart}),
-        "mean": number(finding.mean),
-        "mean_reference": number(finding.mean_reference),
+        **({} if apart is None else {"wasserstein_usd": _number(apart)}),
+        "mean": _number(finding.mean),
+        "mean_reference": _number(finding.mean_reference),
         "since": finding.since and asdict(finding.since),
         "since_time": None if finding.at is None else str(finding.at),
         "category": finding.category,

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.stats import norm, rankdata, t
 
+from pricer.escaping import shortened
 from pricer.judging.paired import CONFIDENCE, Interval
 
 Floats = NDArray[np.float64]
 
+LONGEST_WORD = 40  # characters that are shown
 MOST = 5_000  # texts of each side that are compared
 FOLDS = 5
 DEALS = 100
@@ -76,7 +78,9 @@ def wording(reference: Sequence[str], period: Sequence[str], seed: int) -> Wordi
     m, n = len(reference), len(period)
     new = np.repeat([0.0, 1.0], [m, n])
     dealt = np.stack([new, *(rng.permutation(new) for _ in range(DEALS))], axis=1)
-    newness = _newness(words, dealt, rng.permutation(m + n) % FOLDS)
+    # equal texts in one fold: the others' twins would teach it the other side's name
+    same = np.unique([*reference, *period], return_inverse=True)[1]
+    newness = _newness(words, dealt, rng.permutation(m + n)[same] % FOLDS)
     areas = np.array([_area(newness[:, k], dealt[:, k] > 0) for k in range(DEALS + 1)])
     auc, by_chance = float(areas[0]), areas[1:]
     spread = float(by_chance.std(ddof=1))
@@ -148,6 +152,12 @@ def _telling(
     old, fresh = counts / sizes
     far = np.divide(fresh - old, error, out=np.zeros(len(names)), where=error > 0)
     order = np.argsort(-far, kind="stable")
-    more = [str(names[word]) for word in order[:SHOWN_WORDS] if far[word] > CLEAR]
-    less = [str(names[word]) for word in order[::-1][:SHOWN_WORDS] if far[word] < -CLEAR]
+    more = [
+        shortened(names[word], LONGEST_WORD) for word in order[:SHOWN_WORDS] if far[word] > CLEAR
+    ]
+    less = [
+        shortened(names[word], LONGEST_WORD)
+        for word in order[::-1][:SHOWN_WORDS]
+        if far[word] < -CLEAR
+    ]
     return more, less

@@ -125,6 +125,7 @@ class Selection:
         since: when, at the earliest; None for the first.
         until: before then.
         described: share of them whose description is read too.
+        any_model: by any variant and model.
     """
 
     variant: str
@@ -132,6 +133,7 @@ class Selection:
     since: datetime | None = None
     until: datetime | None = None
     described: float = 1.0
+    any_model: bool = False
 
 
 class LogError(PricerError):
@@ -382,6 +384,8 @@ def _seen(selection: Selection) -> list[sa.ColumnElement[Any]]:
 
 
 def _selected(selection: Selection) -> list[sa.ColumnElement[bool]]:
+    if selection.any_model:
+        return []
     variant, model = selection.variant, selection.model_sha256
     return [estimates.c.variant == variant, estimates.c.model_sha256 == model]
 

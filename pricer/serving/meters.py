@@ -9,6 +9,16 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+# what a file can do to its reader
+DAMAGED = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+)
 DOLLARS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
@@ -25,8 +35,9 @@ class Monitored(Collector):
             told = json.loads(self._report.read_text(encoding="utf-8"))
             written = self._report.stat().st_mtime
             alarmed = {name: float(one["alarmed"]) for name, one in told["checks"].items()}
-            figures = {name: float(one["value"]) for name, one in told["figures"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            known = {name: one["value"] for name, one in told["figures"].items()}
+            figures = {name: float(value) for name, value in known.items() if value is not None}
+        except DAMAGED:
             return
         for name, what, label, values in (
             ("alert", "1 where a check of the newest `pricer monitor` alarms", "check", alarmed),

@@ -78,7 +78,8 @@ def test_each_change_is_found_by_the_check_that_is_for_it(change, expected):
     found = alarms(change(stream(400, 7)))
     assert expected <= set(found)
     [name] = expected
-    assert found[name].products and found[name].since.low == 0
+    # a product or two may by chance be unlike the change that they are part of
+    assert found[name].products and found[name].since.low <= 2
 
 
 def test_a_change_in_the_middle_is_dated():
@@ -159,3 +160,23 @@ def test_the_error_of_all_is_told_from_what_sold_where_cheap_products_sell_soone
     assert whole and whole.value == pytest.approx(truth)
     # nothing is said of fifths of which nothing is known
     assert mae_of_all(every[every["estimate_usd"] < 50], every) is None
+
+
+def test_texts_that_recur_on_both_sides_do_not_hide_those_that_changed():
+    texts = stream(300, 3)["text"].tolist()
+    cut = [" ".join(text.split()[:3]) for text in texts[:100]]
+    changed, same = wording(texts, texts[100:] + cut, 1), wording(texts, texts, 1)
+    assert changed and changed.p_value < 1e-3
+    assert same and same.p_value > 0.05 and same.interval.low <= 0.5
+    # one text, again and again, is no reason to fail
+    alike = wording(["a b"] * 30, ["a b"] * 30, 1)
+    assert alike is None or alike.p_value > 0.05
+
+
+def test_the_product_that_a_change_began_with_is_counted_among_all():
+    period = stream(300, 5)
+    period.loc[:99, "fallback"] = 1.0
+    period.loc[100:, "fallback"] = 0.0
+    period.loc[200:, "price_usd"] *= 2
+    began = alarms(period)["bias"].since
+    assert began.low <= 200 <= began.high and 190 <= began.place <= 210

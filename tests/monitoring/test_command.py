@@ -10,10 +10,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pricer.errors import ItemsError
+from pricer.monitoring.observed import read_file
 from pricer.prices.record import model_sha256, read_record
 from pricer.products.readers import read_tables
 from pricer.serving.log import Log, Selection
 from pricer.serving.meters import Monitored
+from pricer.serving.schemas import Product
+from pricer.workspace import Workspace
 from tests.pipeline.conftest import Project
 from tests.pipeline.conftest import reproduced as reproduced
 from tests.serving.conftest import Postgres
@@ -139,6 +143,27 @@ def test_a_predictions_file_is_compared_with_the_validation_split(project):
             own.to_json(file, orient="records", lines=True)
         told = json.loads(project.run("pricer", "monitor", str(file), "--format", "json").stdout)
         assert told["period"]["n"] == told["period"]["outcomes"] == len(table)
+        # what a file says is no part of the log's report
+        assert (project.folder / "data/monitor/mine/monitor.json").exists()
+
+
+def test_what_a_file_says_of_reasons_times_and_neighbours_is_read_as_meant(tmp_path):
+    rows = pd.DataFrame({"summary": [f"Thing {n}" for n in range(5)], "estimate_usd": 10.0})
+    rows["fallback"] = ["timeout", "", "False", None, "0"]
+    rows["category"] = ["Kitchen", "", None, "Baby", "Baby"]
+    rows["neighbors"] = ['[{"similarity": 0.5}]', "[]", "5", '["a"]', ""]
+    rows["created_at"] = ["2026-11-01T10:00:00Z", "2026-11-01T12:00:00.5+01:00", "", None, None]
+    rows.to_csv(tmp_path / "mine.csv", index=False)
+    table = read_file(tmp_path / "mine.csv", Workspace(tmp_path)).estimates.set_index("text")
+    told = table.loc[[f"Thing {n}" for n in range(5)]]
+    assert told["fallback"].tolist() == [1, 0, 0, 0, 0]
+    assert told["category"].tolist() == ["Kitchen", None, None, "Baby", "Baby"]
+    assert told["similarity"].fillna(-1).tolist() == [0.5, 0, -1, -1, -1]
+    assert told["at"].notna().tolist() == [True, True, False, False, False]
+    for wrong in ("soon", 1_793_527_200_000):
+        rows.assign(created_at=wrong).to_json(tmp_path / "w.jsonl", orient="records", lines=True)
+        with pytest.raises(ItemsError, match="created_at must be a time such as"):
+            read_file(tmp_path / "w.jsonl", Workspace(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -154,6 +179,8 @@ def test_a_predictions_file_is_compared_with_the_validation_split(project):
         (["--database", "other.sqlite"], "is a model that no record in data/serving is of"),
         (["--window", "0d"], "--window '0d': must be 7d"),
         (["--output", "params.yaml"], "--output params.yaml: is a file"),
+        (["--reference", "2020-01-01..2020-02-01"], "estimated nothing then"),
+        (["--since", "0001-01-01T00:00+02:00"], "is before all calendars"),
         (["--export-items", "none/items.jsonl"], "there is no folder none"),
         (["data/predictions/tuned.parquet", "--recalibrate"], "a file is read whole"),
         (["--until", "2026-11-01T05:00", "--recalibrate"], "0 outcomes of the model's own"),
@@ -222,14 +249,20 @@ def test_intervals_are_recalibrated_in_a_new_record(project):
     project.run("pricer", "monitor", "--database", "new.sqlite")
 
 
+def product(**parts: str) -> str:
+    return Product(**parts).text
+
+
 def test_products_with_outcomes_go_back_into_training(project):
     trained = pd.read_parquet(project.folder / "data/items/train.parquet").iloc[0]
     judged = pd.read_parquet(project.folder / "data/items/test.parquet").iloc[0]
     served = model_sha256(read_record(project.folder / "data/serving/tuned.json"))
     log = Log(str(project.folder / "sold.sqlite"))
     texts = [
-        *(trained["summary"].upper(), f"{judged['title']}\nanother text of it"),
-        *("A new kettle\n1.7 litres", "A new kettle\n1.7  litres", None, "A free kettle"),
+        # as a pipeline's text is, and as a service writes a product told in parts
+        *(trained["summary"].upper(), product(title=judged["title"], description="another text")),
+        *(product(title="A new kettle", category="K", description="1.7 litres"),) * 2,
+        *(None, "A free kettle"),
     ]
     rows = [row(number, model_sha256=served, description=text) for number, text in enumerate(texts)]
     log.add(rows)
@@ -249,9 +282,15 @@ def test_products_with_outcomes_go_back_into_training(project):
             "title": "A new kettle",
             "category": "Kitchen",
             "price": 35.0,
-            "summary": "A new kettle\n1.7  litres",
+            "summary": "Title: A new kettle\nCategory: K\nDescription: 1.7 litres",
         }
     ]
+    # what is there is not written over, nor with anything but items
+    for name in ("sold.jsonl", "sold.csv"):
+        failed = project.run(
+            *("pricer", "monitor", "--database", "sold.sqlite", "--export-items", name), ok=False
+        )
+        assert f"--export-items {name}: must be a new file that ends in .jsonl" in failed.stderr
     log = Log(str(project.folder / "hashed.sqlite"))
     rows = [row(number, model_sha256=served, description=None) for number in range(3)]
     log.add(rows)
@@ -285,6 +324,7 @@ def test_the_newest_report_is_read_at_metrics(tmp_path):
         ("pricer_monitor_alert", "error"): 0.0,
         ("pricer_monitor_figure", "mae"): 4.5,
     }
-    for damaged in ("", "[]", "{}", '{"checks": {"words": 1}, "figures": {}}'):
+    nested = '{"checks": ' + "[" * 100_000
+    for damaged in ("", "[]", "{}", '{"checks": {"words": 1}, "figures": {}}', nested):
         file.write_text(damaged)
         assert list(gauges.collect()) == []
