@@ -68,7 +68,7 @@ def monitor(
 ) -> None:
     """Compare what a service prices now with what its model was judged on."""
     from pricer.monitoring.observed import read_file
-    from pricer.monitoring.report import PAGE, as_json, look_at, text_lines, write_report
+    from pricer.monitoring.report import JSON, PAGE, as_json, look_at, text_lines, write_report
 
     if file and (since or until or recalibrate or export_items):
         raise PricerError(
@@ -81,6 +81,8 @@ def monitor(
     folder = output or (root.monitor / file.stem if file else root.monitor)
     if folder.exists() and not folder.is_dir():
         raise PricerError(f"--output {folder}: is a file, must be a folder")
+    if (folder / PAGE).exists() and not (folder / JSON).exists():
+        raise PricerError(f"--output {folder}: holds another report, name a folder of its own")
     if export_items and (export_items.exists() or export_items.suffix != ".jsonl"):
         raise PricerError(f"--export-items {export_items}: must be a new file that ends in .jsonl")
     if export_items and not export_items.parent.is_dir():

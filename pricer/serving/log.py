@@ -173,6 +173,8 @@ class Log:
         self._writing = self._engine.execution_options(writes=True)
         try:
             with self._one_line():
+                if not (create or sa.inspect(self._engine).has_table("alembic_version")):
+                    raise LogError(f"{self.where}: is no log, `pricer serve` writes one")
                 self._migrate()
         except BaseException:
             self.close()

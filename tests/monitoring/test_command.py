@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import sqlite3
 import uuid
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from math import log1p
 from pathlib import Path
@@ -76,6 +78,8 @@ def project(reproduced: Project, tmp_path_factory: pytest.TempPathFactory) -> Pr
     served = model_sha256(read_record(copied.folder / "data/serving/tuned.json"))
     filled(str(copied.folder / "data/estimates.sqlite"), served).close()
     filled(str(copied.folder / "other.sqlite")).close()
+    with closing(sqlite3.connect(copied.folder / "foreign.sqlite")) as foreign:
+        foreign.execute("CREATE TABLE theirs (id INTEGER)")
     return copied
 
 
@@ -177,6 +181,8 @@ def test_what_a_file_says_of_reasons_times_and_neighbours_is_read_as_meant(tmp_p
         (["data/predictions/tuned.parquet", "--since", "7d"], "a file is read whole"),
         (["--reference", "none.parquet"], "none.parquet is missing"),
         (["--database", "other.sqlite"], "is a model that no record in data/serving is of"),
+        (["--database", "foreign.sqlite"], "foreign.sqlite: is no log, `pricer serve` writes one"),
+        (["--output", "metrics"], "--output metrics: holds another report"),
         (["--window", "0d"], "--window '0d': must be 7d"),
         (["--output", "params.yaml"], "--output params.yaml: is a file"),
         (["--reference", "2020-01-01..2020-02-01"], "estimated nothing then"),
