@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.stats import norm, rankdata, t
@@ -79,7 +80,7 @@ def wording(reference: Sequence[str], period: Sequence[str], seed: int) -> Wordi
     new = np.repeat([0.0, 1.0], [m, n])
     dealt = np.stack([new, *(rng.permutation(new) for _ in range(DEALS))], axis=1)
     # equal texts in one fold: the others' twins would teach it the other side's name
-    same = np.unique([*reference, *period], return_inverse=True)[1]
+    same = pd.factorize(np.array([*reference, *period], dtype=object))[0]
     newness = _newness(words, dealt, rng.permutation(m + n)[same] % FOLDS)
     areas = np.array([_area(newness[:, k], dealt[:, k] > 0) for k in range(DEALS + 1)])
     auc, by_chance = float(areas[0]), areas[1:]

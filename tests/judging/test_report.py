@@ -245,7 +245,7 @@ def test_prompts_without_evidence_leave_its_section_out(evaluation, no_charts):
 
 def test_the_published_file_names_its_source():
     known = json.loads((Path(rp.__file__).parent / "published_scores.json").read_text())
-    assert known["source"] and known["recorded"]
+    assert known["source"] and known["recorded"] and len(known["scores"]) == 21
     assert {score["n"] for score in known["scores"].values()} == {200, 10_000}
 
 

@@ -78,8 +78,7 @@ def test_each_change_is_found_by_the_check_that_is_for_it(change, expected):
     found = alarms(change(stream(400, 7)))
     assert expected <= set(found)
     [name] = expected
-    # a product or two may by chance be unlike the change that they are part of
-    assert found[name].products and found[name].since.low <= 2
+    assert found[name].products and found[name].since.low == 0
 
 
 def test_a_change_in_the_middle_is_dated():
