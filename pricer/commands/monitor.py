@@ -4,8 +4,8 @@ import math
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -89,59 +89,95 @@ def monitor(
         raise PricerError(
             f"--export-items {export_items}: there is no folder {export_items.parent}"
         )
-    old = _reference(root, reference, file, database, variant)
-    if old.estimates.empty:
-        raise PricerError(
-            f"--reference {reference}: the newest model of {quoted(variant)} estimated nothing "
-            "then, take another period or a file"
-        )
-    new = read_file(file, root) if file else _of_log(database, variant, bounds)
-    if new.estimates.empty and new.outcomes.empty:
-        raise PricerError(f"{new.name}: no estimate by {quoted(variant)} in this period")
-    train = root.items / "train.parquet"
-    names = read_parquet(train, ["category"])["category"] if train.exists() else None
-    categories = set(old.estimates["category"].dropna() if names is None else names)
-    look = look_at(old, new, categories, span, false_alarms, looks)
-    write_report(look, folder)
-    if output_format == "json":
-        print(json_text(as_json(look)))
-    else:
-        print("\n".join([*text_lines(look), f"report: {folder / PAGE}"]))
-    if recalibrate:
-        _recalibrate(root, database, variant, bounds)
-    if export_items:
-        _export(root, database, variant, bounds, export_items)
+    with nullcontext() if file else _opened(database, variant) as served:
+        old = _reference(root, reference, served)
+        if old.estimates.empty:
+            raise PricerError(
+                f"--reference {reference}: the newest model of {quoted(variant)} estimated nothing "
+                "then, take another period or a file"
+            )
+        if served:
+            new = _period(served, bounds)
+        else:
+            assert file
+            new = read_file(file, root)
+        if new.estimates.empty and new.outcomes.empty:
+            raise PricerError(f"{new.name}: no estimate by {quoted(variant)} in this period")
+        train = root.items / "train.parquet"
+        names = read_parquet(train, ["category"])["category"] if train.exists() else None
+        categories = set(old.estimates["category"].dropna() if names is None else names)
+        look = look_at(old, new, categories, span, false_alarms, looks)
+        write_report(look, folder)
+        if output_format == "json":
+            print(json_text(as_json(look)))
+        else:
+            print("\n".join([*text_lines(look), f"report: {folder / PAGE}"]))
+        if served and recalibrate:
+            _recalibrate(root, served, bounds)
+        if served and export_items:
+            _export(root, served, bounds, export_items)
     if fail_on == "alert" and look.alerts:
         raise SystemExit(ALERT)
 
 
-def _reference(
-    root: Workspace, reference: str | None, file: Path | None, database: str, variant: str
-) -> "Observed":
+@dataclass(frozen=True)
+class Served:
+    """The log, open, and what of it is looked at: what the newest model of a variant said."""
+
+    log: "Log"
+    variant: str
+    model_sha256: str | None
+
+    def selected(self, bounds: Bounds) -> "Selection":
+        """Return which estimates these are, within a period."""
+        from pricer.serving.log import Selection
+
+        return Selection(self.variant, self.model_sha256, *bounds)
+
+
+@contextmanager
+def _opened(database: str, variant: str) -> Iterator[Served]:
+    with serving_extra():
+        from pricer.serving.log import Log
+    log = Log(database, create=False)
+    try:
+        yield Served(log, variant, log.newest_model(variant))
+    finally:
+        log.close()
+
+
+def _reference(root: Workspace, reference: str | None, served: Served | None) -> "Observed":
     """Return what a period is compared with: another one, a file, or the validation split."""
     from pricer.monitoring.observed import read_file
 
     if reference and ".." in reference and not Path(reference).exists():
-        if file:
+        if not served:
             raise PricerError("--reference SINCE..UNTIL is of the log: name a file of predictions")
         begin, _, end = reference.partition("..")
-        return _of_log(database, variant, (_time(begin, "--reference"), _time(end, "--reference")))
+        return _period(served, (_time(begin, "--reference"), _time(end, "--reference")))
     path = Path(reference) if reference else root.predictions / "tuned_validation.parquet"
     require(path)
-    if not (file or reference):
-        _check_is_served(root, database, variant)
+    if served and not reference:
+        _record_of(served, root)
     return read_file(path, root)
 
 
-def _recalibrate(root: Workspace, database: str, variant: str, bounds: Bounds) -> None:
+def _period(served: Served, bounds: Bounds) -> "Observed":
+    from pricer.monitoring.observed import TEXTS, read_log
+
+    selection = served.selected(bounds)
+    described = min(1.0, TEXTS / max(served.log.count(selection), 1))
+    return read_log(served.log, replace(selection, described=described), served.log.where)
+
+
+def _recalibrate(root: Workspace, served: Served, bounds: Bounds) -> None:
     """Write a serving record beside the one in use, with intervals from the newest outcomes."""
     from pricer.monitoring.feedback import calibration_of, next_record
     from pricer.params import first_problem
     from pricer.prices.record import ServingRecord, read_record, write_record
 
-    record = _check_is_served(root, database, variant)
-    with _opened(database, variant, bounds) as (log, selection):
-        calibration = calibration_of(log.outcomes_of(selection))
+    record = _record_of(served, root)
+    calibration = calibration_of(served.log.outcomes_of(served.selected(bounds)))
     before = read_record(record)
     after = next_record(root.record)
     try:
@@ -161,13 +197,13 @@ def _recalibrate(root: Workspace, database: str, variant: str, bounds: Bounds) -
     )
 
 
-def _export(root: Workspace, database: str, variant: str, bounds: Bounds, file: Path) -> None:
+def _export(root: Workspace, served: Served, bounds: Bounds, file: Path) -> None:
     """Write products with outcomes as an items file."""
     from pricer.monitoring.feedback import items_of, write_items
 
-    with _opened(database, variant, bounds) as (log, selection):
-        # what a product sold for does not depend on who estimated it
-        items, left_out = items_of(log.outcomes_of(replace(selection, any_model=True)), root)
+    # what a product sold for does not depend on who estimated it
+    by_any = replace(served.selected(bounds), variant=None)
+    items, left_out = items_of(served.log.outcomes_of(by_any), root)
     if not items.empty:
         write_items(items, file)
     told = f"{file}: {len(items):,} products" if len(items) else f"{file}: not written, no products"
@@ -180,8 +216,8 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _check_is_served(root: Workspace, database: str, variant: str) -> Path:
-    """Return the serving record of the model that a variant is in the log.
+def _record_of(served: Served, root: Workspace) -> Path:
+    """Return the serving record of the model that the log is of.
 
     Raises:
         PricerError: none in the project is, so that the validation split and its intervals are
@@ -190,37 +226,15 @@ def _check_is_served(root: Workspace, database: str, variant: str) -> Path:
     from pricer.prices.record import model_sha256, read_record
 
     require(root.record)
-    with _opened(database, variant, (None, None)) as (log, selection):
-        served = selection.model_sha256
     records = sorted(root.record.parent.glob(f"{root.record.stem}*.json"), reverse=True)
     for record in records:
-        if served is None or model_sha256(read_record(record)) == served:
+        if served.model_sha256 in (None, model_sha256(read_record(record))):
             return record
     raise PricerError(
-        f"{log.where}: {quoted(variant)} is a model that no record in {root.record.parent} is of, "
-        "the validation split is another's: give --reference SINCE..UNTIL, or the project it "
-        "was served from"
+        f"{served.log.where}: {quoted(served.variant)} is a model that no record in "
+        f"{root.record.parent} is of, the validation split is another's: give "
+        "--reference SINCE..UNTIL, or the project it was served from"
     )
-
-
-@contextmanager
-def _opened(database: str, variant: str, bounds: Bounds) -> Iterator[tuple["Log", "Selection"]]:
-    """Open the log, and select what the newest model of a variant has estimated."""
-    with serving_extra():
-        from pricer.serving.log import Log, Selection
-    log = Log(database, create=False)
-    try:
-        yield log, Selection(variant, log.newest_model(variant), *bounds)
-    finally:
-        log.close()
-
-
-def _of_log(database: str, variant: str, bounds: Bounds) -> "Observed":
-    from pricer.monitoring.observed import TEXTS, read_log
-
-    with _opened(database, variant, bounds) as (log, selection):
-        described = min(1.0, TEXTS / max(log.count(selection), 1))
-        return read_log(log, replace(selection, described=described), log.where)
 
 
 def _span(given: str) -> timedelta:

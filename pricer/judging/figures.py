@@ -1,5 +1,6 @@
 """Figures without a run: how one looks, how it is saved, token counts."""
 
+import io
 import warnings
 from pathlib import Path
 
@@ -29,11 +30,18 @@ def new_figure(title: str, x: str, y: str, *, square: bool = False) -> tuple[Fig
     return figure, axes
 
 
+def png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file, the same bytes for the same figure."""
+    held = io.BytesIO()
+    # no software version: the same data give the same bytes after an upgrade, too
+    figure.savefig(held, format="png", dpi=110, metadata={"Software": None})
+    return held.getvalue()
+
+
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG file, the same bytes for the same figure."""
+    """Write a PNG file, see `png`."""
     with writing(path) as partial:
-        # no software version: the same data give the same bytes after an upgrade, too
-        figure.savefig(partial, format="png", dpi=110, metadata={"Software": None})
+        partial.write_bytes(png(figure))
 
 
 def token_histogram(path: Path, tokens: ArrayLike, *, limit: int, title: str) -> None:

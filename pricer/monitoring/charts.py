@@ -1,6 +1,4 @@
-"""Charts of a monitoring report, as PNG files in memory."""
-
-import io
+"""Charts of a monitoring report."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,13 +10,6 @@ from pricer.monitoring.groups import Group
 from pricer.prices.predictions import QUANTILES
 
 Floats = NDArray[np.float64]
-
-
-def png(figure: Figure) -> bytes:
-    """Return a figure as a PNG file, the same bytes for the same figure."""
-    held = io.BytesIO()
-    figure.savefig(held, format="png", dpi=110, metadata={"Software": None})
-    return held.getvalue()
 
 
 def draw_over_time(windows: list[Group]) -> Figure:

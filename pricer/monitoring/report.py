@@ -11,8 +11,9 @@ from pricer import escaping
 from pricer.errors import printable
 from pricer.escaping import json_text
 from pricer.files import writing
+from pricer.judging.figures import png
 from pricer.judging.page import page, picture
-from pricer.monitoring.charts import draw_over_time, draw_ranks, draw_values, png
+from pricer.monitoring.charts import draw_over_time, draw_ranks, draw_values
 from pricer.monitoring.checks import CHECKS, Finding, compare
 from pricer.monitoring.errors import Mean
 from pricer.monitoring.groups import Group, by_category, by_estimate, figures, over_time

@@ -120,20 +120,18 @@ class Selection:
     """Which estimates are read.
 
     Attributes:
-        variant: that made them.
+        variant: that made them; None for any, whatever model it was.
         model_sha256: that it was then.
         since: when, at the earliest; None for the first.
         until: before then.
         described: share of them whose description is read too.
-        any_model: by any variant and model.
     """
 
-    variant: str
+    variant: str | None
     model_sha256: str | None
     since: datetime | None = None
     until: datetime | None = None
     described: float = 1.0
-    any_model: bool = False
 
 
 class LogError(PricerError):
@@ -386,9 +384,9 @@ def _seen(selection: Selection) -> list[sa.ColumnElement[Any]]:
 
 
 def _selected(selection: Selection) -> list[sa.ColumnElement[bool]]:
-    if selection.any_model:
-        return []
     variant, model = selection.variant, selection.model_sha256
+    if variant is None:
+        return []
     return [estimates.c.variant == variant, estimates.c.model_sha256 == model]
 
 

@@ -1,6 +1,5 @@
 """What Prometheus reads of a service at /metrics."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,17 +7,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from pricer.files import read_json
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-# what a file can do to its reader
-DAMAGED = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    RuntimeError,
-)
 DOLLARS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
@@ -32,12 +23,12 @@ class Monitored(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges."""
         try:
-            told = json.loads(self._report.read_text(encoding="utf-8"))
+            told = read_json(self._report)
             written = self._report.stat().st_mtime
             alarmed = {name: float(one["alarmed"]) for name, one in told["checks"].items()}
             known = {name: one["value"] for name, one in told["figures"].items()}
             figures = {name: float(value) for name, value in known.items() if value is not None}
-        except DAMAGED:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError):
             return
         for name, what, label, values in (
             ("alert", "1 where a check of the newest `pricer monitor` alarms", "check", alarmed),
