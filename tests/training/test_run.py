@@ -65,13 +65,14 @@ def make_trainer(base_model_dir, tokenizer, prompts, tmp_path):
         lora: dict | None = None,
         bits: int = 4,
         dtype=torch.bfloat16,
+        device="cpu",
         rows=24,
         folder=".",
         **train,
     ):
         model = load_base_model(
             base_model_dir,
-            device=torch.device("cpu"),
+            device=torch.device(device),
             dtype=dtype,
             quantization=quantization(bits),
         )

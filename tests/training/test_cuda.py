@@ -7,68 +7,42 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from pricer.files import write_parquet
 from pricer.launch import launch_arguments
 from pricer.model.adapters import save_adapter
-from pricer.model.base import choose_device, load_base_model
-from pricer.params import Compute, Lora, Train, read_params
+from pricer.model.base import DTYPES, choose_device
+from pricer.params import Compute, read_params
 from pricer.prices.predictor import Predictor
 from pricer.prices.record import ServingRecord
-from pricer.products.prompts import build_prompts
-from pricer.training.run import Run, build_trainer, run_training
-from pricer.training.trackers import Logged, Trackers
+from pricer.training.run import run_training
 from tests.conftest import ROOT
 from tests.pipeline.conftest import set_params
 from tests.quantization import quantization
+from tests.training.test_run import TINY
+from tests.training.test_run import make_trainer as make_trainer
+from tests.training.test_run import prompts as prompts
 
 pytestmark = pytest.mark.cuda
 DEVICE = os.environ.get("PRICER_TEST_DEVICE", "cuda")  # cpu: to try these tests themselves
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-TINY = {
-    "per_device_train_batch_size": 4,
-    "per_device_eval_batch_size": 4,
-    "validation_size": 8,
-    "num_train_epochs": 3,
-    "logging_steps": 1,
-    "eval_steps": 10,
-    "save_steps": 5,
-    "learning_rate": 5e-3,
-}
-
-
-@pytest.fixture(scope="module")
-def prompts(tokenizer, items) -> pd.DataFrame:
-    return build_prompts(tokenizer, items.head(48), cutoff=40, rounded=True)
+LONGER = {"num_train_epochs": 3, "eval_steps": 10, "save_strategy": "steps", "save_steps": 5}
 
 
 @pytest.fixture
-def make_trainer(base_model_dir, tokenizer, prompts, tmp_path):
-    defaults = read_params(ROOT / "params.yaml")
+def make_on_gpu(make_trainer):
+    """Build a trainer as `make_trainer` does, on the device that is tested."""
 
-    def make(bits: int, dtype: str, folder: str = ".", lora: dict | None = None, **train):
-        model = load_base_model(
-            base_model_dir,
-            device=choose_device(DEVICE),
+    def make(bits: int, dtype: str, *, lora: dict | None = None, **changes):
+        return make_trainer(
+            bits=bits,
             dtype=DTYPES[dtype],
-            quantization=quantization(bits),
+            device=choose_device(DEVICE),
+            rows=40,
+            lora={"r": 8, "lora_alpha": 16} | (lora or {}),
+            **(LONGER | changes),
         )
-        checkpoints = tmp_path / folder / "checkpoints"
-        run = Run(
-            Lora(**(defaults.lora.model_dump() | {"r": 8, "lora_alpha": 16} | (lora or {}))),
-            Train(**(defaults.train.model_dump() | TINY | train)),
-            DTYPES[dtype],
-            tokenizer,
-            train_prompts=prompts.head(40),
-            validation_prompts=prompts.tail(8),
-            checkpoints=checkpoints,
-        )
-        curves = tmp_path / folder / "curves"
-        logged = Logged(curves, [], tmp_path / folder / "trackers", "run", tags=[], params={})
-        return build_trainer(model, run, Trackers(logged))
 
     return make
 
@@ -86,9 +60,9 @@ def saved(trainer, folder: Path) -> bytes:
 @pytest.mark.parametrize("bits", [4, 8, 16])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_every_precision_trains_and_predicts_what_a_cpu_does(
-    make_trainer, base_model_dir, prompts, tmp_path, bits, dtype
+    make_on_gpu, base_model_dir, prompts, tmp_path, bits, dtype
 ):
-    trainer = make_trainer(bits, dtype)
+    trainer = make_on_gpu(bits, dtype)
     run_training(trainer)
     found = losses(trainer)
     assert len(found) == 30 and np.mean(found[-5:]) < 0.8 * np.mean(found[:5])
@@ -111,18 +85,18 @@ def test_every_precision_trains_and_predicts_what_a_cpu_does(
 @pytest.mark.parametrize(
     "optim", ["adamw_torch", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"]
 )
-def test_optimizers_of_gpus_take_the_same_way(make_trainer, optim):
+def test_optimizers_of_gpus_take_the_same_way(make_on_gpu, optim):
     ways = {}
     for name in ("adamw_torch_fused", optim):
-        trainer = make_trainer(4, "bfloat16", folder=name, optim=name)
+        trainer = make_on_gpu(4, "bfloat16", folder=name, optim=name)
         run_training(trainer)
         ways[name] = losses(trainer)
     assert ways[optim] == pytest.approx(ways["adamw_torch_fused"], rel=0.1, abs=0.1)
 
 
 @pytest.mark.parametrize("lora", [{"use_dora": True}, {"init_lora_weights": "olora"}])
-def test_other_adapters_train(make_trainer, lora):
-    trainer = make_trainer(4, "bfloat16", lora=lora, activation_checkpointing=True)
+def test_other_adapters_train(make_on_gpu, lora):
+    trainer = make_on_gpu(4, "bfloat16", lora=lora, activation_checkpointing=True)
     run_training(trainer)
     assert losses(trainer)[-1] < losses(trainer)[0]
 
@@ -132,11 +106,11 @@ def test_other_adapters_train(make_trainer, lora):
     [(4, "bfloat16", "adamw_torch_fused"), (4, "float16", "paged_adamw_32bit")],
 )
 def test_a_resumed_run_ends_with_the_bytes_of_an_uninterrupted_one(
-    make_trainer, tmp_path, bits, dtype, optim
+    make_on_gpu, tmp_path, bits, dtype, optim
 ):
     ends = []
     for name in ("whole", "resumed"):
-        trainer = make_trainer(bits, dtype, folder=name, optim=optim, save_total_limit=9)
+        trainer = make_on_gpu(bits, dtype, folder=name, optim=optim, save_total_limit=9)
         checkpoint = tmp_path / "whole/checkpoints/checkpoint-15"
         run_training(trainer, checkpoint if ends else None)
         ends.append(saved(trainer, tmp_path / name / "adapter"))
@@ -158,7 +132,7 @@ def test_parts_of_a_model_in_4_bits_train(base_model_dir, prompts, tmp_path):
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     set_params(
         tmp_path,
-        {f"train.{name}": value for name, value in TINY.items()}
+        {f"train.{name}": value for name, value in (TINY | LONGER).items()}
         | {"compute.processes": 2, "compute.strategy": "fsdp", "predict.calibration_size": 9},
     )
     compute = read_params(tmp_path / "params.yaml").compute
