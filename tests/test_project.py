@@ -29,8 +29,9 @@ MAY_IMPORT = {
     "judging": {"ground", "products", "evidence", "prices"},
     "serving": {"ground", "products", "evidence", "prices", "judging"},
     "monitoring": {"ground", "products", "evidence", "prices", "judging", "serving"},
+    "export": {"ground", "products", "model", "prices", "judging"},
     "commands": {"ground", "products", "evidence", "model", "prices", "training", "judging"}
-    | {"serving", "monitoring"},
+    | {"serving", "monitoring", "export"},
 }
 WITHOUT_TORCH = ("products", "evidence", "judging", "monitoring")
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "pricer").rglob("*.py"))

@@ -8,6 +8,7 @@ import typer
 
 from pricer.commands.compare import compare
 from pricer.commands.doctor import doctor
+from pricer.commands.export import app as export
 from pricer.commands.inspect import inspect
 from pricer.commands.monitor import monitor
 from pricer.commands.predict import predict
@@ -31,6 +32,7 @@ def pricer() -> None:
 for command in (predict, serve, variants, monitor, compare, inspect, doctor, preset, publish):
     app.command()(command)
 sweep.command()(show)
+app.add_typer(export, name="export", help="The trained model in one piece, judged again.")
 app.add_typer(sweep, name="sweep", help="Experiments side by side.")
 
 

@@ -283,18 +283,29 @@ def dequantize_weights(model: PreTrainedModel) -> None:
     All results are the same, and come sooner: a CPU multiplies no 4-bit weights, so bitsandbytes
     makes these numbers anew at every use.
     """
-    from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn import Linear4bit
 
-    layers = {name: one for name, one in model.named_modules() if isinstance(one, Linear4bit)}
-    weights = sum(layer.in_features * layer.out_features for layer in layers.values())
-    if 2 * weights * model.dtype.itemsize > psutil.virtual_memory().available:
-        return
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    weights = sum(layer.in_features * layer.out_features for layer in layers)
+    if 2 * weights * model.dtype.itemsize <= psutil.virtual_memory().available:
+        replace_quantized_layers(model)
+
+
+def replace_quantized_layers(model: PreTrainedModel) -> None:
+    """Put a plain layer in the place of each 4- or 8-bit one, with the numbers it computes with."""
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+    from transformers.integrations.bitsandbytes import dequantize_bnb_weight
+
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, Linear4bit | Linear8bitLt)
+    }
     for name, layer in layers.items():
         with torch.device("meta"):
             linear = torch.nn.Linear(layer.in_features, layer.out_features, bias=False)
-        weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(model.dtype)
-        linear.weight = torch.nn.Parameter(weight, requires_grad=False)
+        weight = dequantize_bnb_weight(layer.weight, state=getattr(layer, "state", None))
+        linear.weight = torch.nn.Parameter(weight.to(model.dtype), requires_grad=False)
         linear.bias = layer.bias
         model.set_submodule(name, linear)
 

@@ -123,8 +123,9 @@ class Predictor:
             adapter: folder of the adapter.
             evidence: folder of the models that give products their evidence, where prompts tell
                 any.
-            settings: a serving record; without one, what the adapter's card says of how it was
-                trained, else the defaults, and intervals are the model's own.
+            settings: a serving record; without one, what the adapter's card (of a merged model, its
+                own) says of how it was trained, else the defaults, and intervals are the model's
+                own.
             device: see `choose_device`.
             dequantize: see `load_base_model`.
 
@@ -134,7 +135,7 @@ class Predictor:
         """
         base, adapter = Path(base), Path(adapter) if adapter is not None else None
         evidence = Path(evidence) if evidence is not None else None
-        self.settings = settings = settings or record_of(adapter)
+        self.settings = settings = settings or record_of(adapter or base)
         check_belongs(settings, base, adapter, evidence)
         self._evidence = read_models(evidence) if settings.evidence and evidence else None
         self._evidence_folder = evidence
