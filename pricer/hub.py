@@ -42,7 +42,7 @@ from pricer.files import read_json
 from pricer.params import REPOSITORY, first_problem
 from pricer.provenance import file_sha256
 
-Kind = Literal["model", "dataset"]
+Kind = Literal["model", "dataset", "adapter"]
 T = TypeVar("T")
 
 LONGEST_WAIT_S = 90  # a longer rate limit is told, not waited for
@@ -50,9 +50,18 @@ TIMEOUT_S = 120  # the library would wait for ever
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 LARGEST_CARD = 2**20  # bytes: YAML takes seconds for each
-# what each kind of repository is called in params.yaml
-NAMED_BY = {"model": "model.hub.id", "dataset": "items.hub.dataset"}
-REVISED_BY = {"model": "model.hub.revision", "dataset": "items.hub.revision"}
+# what the Hub calls each kind of repository, and what it is called in params.yaml
+TYPES = {"model": "model", "dataset": "dataset", "adapter": "model"}
+NAMED_BY = {
+    "model": "model.hub.id",
+    "dataset": "items.hub.dataset",
+    "adapter": "adapter.hub.id",
+}
+REVISED_BY = {
+    "model": "model.hub.revision",
+    "dataset": "items.hub.revision",
+    "adapter": "adapter.hub.revision",
+}
 TOKENS = "https://huggingface.co/settings/tokens"
 
 
@@ -103,7 +112,9 @@ def resolve(repo: str, kind: Kind, revision: str) -> str:
     if COMMIT.fullmatch(revision):
         return revision
     info = ask(
-        lambda: HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=TIMEOUT_S),
+        lambda: HfApi().repo_info(
+            repo, repo_type=TYPES[kind], revision=revision, timeout=TIMEOUT_S
+        ),
         repo,
         kind,
         revision=revision,
@@ -134,7 +145,7 @@ def download(
 
     Args:
         repo: OWNER/NAME.
-        kind: "model" or "dataset".
+        kind: of the repository.
         commit: a whole commit hash.
         patterns: of the files that are wanted.
         whole: take files in folders too, not those at the top alone.
@@ -145,7 +156,7 @@ def download(
     folder = ask(
         lambda: snapshot_download(
             repo,
-            repo_type=kind,
+            repo_type=TYPES[kind],
             revision=commit,
             allow_patterns=patterns,
             ignore_patterns=None if whole else ["*/*"],
@@ -160,7 +171,7 @@ def download(
 def file_names(repo: str, kind: Kind, commit: str, folder: Path) -> list[str]:
     """Return the names of all files at a commit of which something was downloaded to `folder`."""
     try:
-        tree = get_cached_repo_tree(repo, repo_type=kind, revision=commit)
+        tree = get_cached_repo_tree(repo, repo_type=TYPES[kind], revision=commit)
     except CachedRepoTreeNotFoundError:  # what is there came another way, and there is no network
         return sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
     return sorted(checked_names((file.path for file in tree), repo))

@@ -198,6 +198,37 @@ class Model(Section):
         return value
 
 
+class HubAdapter(Section):
+    """An adapter on the Hugging Face Hub, for `adapter.source: hub`."""
+
+    id: Repository
+    """Its name, see [hub.md](hub.md)."""
+    revision: Text
+    """A commit hash, or a branch or tag, which becomes a commit when the adapter is fetched."""
+
+
+class Adapter(Section):
+    """Where the adapter comes from."""
+
+    source: Literal["train", "path", "hub"]
+    """Trained here, or one that is trained already: in a folder, or on the Hugging Face Hub."""
+    path: str | None
+    """For `adapter.source: path`, a folder of a PEFT adapter."""
+    hub: HubAdapter
+    cutoff: Count | None
+    """Tokens of the summary that an adapter was trained with whose card does not say;
+    `prompts.cutoff` must be the same."""
+    evidence: bool | None
+    """Whether such an adapter was trained with evidence in its prompts."""
+
+    @field_validator("path")
+    @classmethod
+    def _given_for_path(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("source") == "path" and not value:
+            raise ValueError("must name an adapter's folder when adapter.source is path")
+        return value
+
+
 class Evidence(Section):
     """What similar products cost and what words suggest, told to the model in its prompt."""
 
@@ -463,6 +494,7 @@ class Params(Section):
 
     items: Items
     model: Model
+    adapter: Adapter
     evidence: Evidence
     prompts: Prompts
     compute: Compute

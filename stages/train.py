@@ -23,8 +23,9 @@ from pricer.provenance import code_files
 from pricer.training.card import adapter_card, base_model_name
 from pricer.training.checkpoints import alone, lasting_root, run_fingerprint
 from pricer.training.checks import check_calibration, check_optimizer, check_trackers
+from pricer.training.published import is_published, take_published
 from pricer.training.run import Run, fit, whole_model
-from pricer.training.trackers import Logged
+from pricer.training.trackers import Logged, no_curves
 
 # of params.yaml: what shapes a run
 SECTIONS = ("compute", "quantization", "lora", "train")
@@ -33,12 +34,24 @@ SECTIONS = ("compute", "quantization", "lora", "train")
 def main(
     prompts_dir: Path,
     base_model_dir: Path,
+    fetched_dir: Path,
     adapter_dir: Path,
     metrics_file: Path,
     curves_dir: Path,
 ) -> None:
-    """Write the adapter to `adapter_dir`, the losses to `metrics_file` and `curves_dir`."""
+    """Write the adapter to `adapter_dir`, the losses to `metrics_file` and `curves_dir`.
+
+    One that was trained elsewhere is put there as it is.
+    """
     params = read_params()
+    if is_published(fetched_dir):
+        with writing(adapter_dir, folder=True) as partial_adapter:
+            origin = take_published(params, fetched_dir, base_model_dir, partial_adapter)
+        with writing(curves_dir, folder=True) as partial_curves:
+            no_curves(partial_curves)
+        write_json(metrics_file, {"steps": 0})
+        print(f"nothing is trained: the adapter is {origin}")
+        return
     compute = params.compute
     device = choose_device(compute.device)
     dtype = choose_dtype(compute.dtype, device)

@@ -33,6 +33,7 @@ COMMANDS = pytest.StashKey[Path]()
 PIPELINE = (
     "fetch@items",
     "fetch@model",
+    "fetch@adapter",
     "evidence",
     "prompts",
     "train",

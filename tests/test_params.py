@@ -45,7 +45,7 @@ def test_every_problem_is_told_at_once(tmp_path):
     message = problems(
         tmp_path,
         ("  r: ", "  r: 0 # "),
-        ("cutoff: ", "cutoff: 500 # "),
+        ("cutoff: 96 ", "cutoff: 500 "),
         ("min_price: 0.5", "min_price: 5000"),
         ("load_in_8bit: false", "load_in_8bit: true"),
         ("target_modules:", "target_modules: [] #"),

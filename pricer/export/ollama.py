@@ -2,7 +2,7 @@
 
 from pricer.prices.record import ServingRecord
 
-GGUF_NAME = "model.gguf"
+GGUF_NAME = "prices.gguf"
 
 
 def modelfile(settings: ServingRecord) -> str:

@@ -149,6 +149,7 @@ class Predictor:
             dequantize=dequantize,
         )
         self._adapter_name = FIRST
+        self._named: dict[str, Predictor] = {}
         if adapter is not None:
             self.model = load_adapter(self.model, adapter, dtype)
         self._base, self._adapter = base, adapter
@@ -238,7 +239,7 @@ class Predictor:
                     "the weights of this one"
                 )
         other = copy.copy(self)
-        other.settings = settings
+        other.settings, other._named = settings, {}
         if settings.evidence and evidence:
             other._evidence = read_models(Path(evidence))
         folder = Path(evidence) if evidence else self._evidence_folder
@@ -253,10 +254,41 @@ class Predictor:
         other._batch_size = settings.batch_size
         return other
 
+    def add_adapter(
+        self,
+        name: str,
+        adapter: Path | str,
+        *,
+        evidence: Path | str | None = None,
+        settings: ServingRecord | None = None,
+    ) -> None:
+        """Hold one more adapter on the same base weights, which `predict` asks by its name.
+
+        Args:
+            name: not yet taken.
+            adapter: see `beside`.
+            evidence: see `beside`.
+            settings: see `beside`.
+
+        Raises:
+            BaseModelError: the adapter cannot be loaded.
+            PricerError: see `beside`; or the name is taken.
+        """
+        if name in self._named:
+            raise PricerError(f"an adapter named {quoted(name)} is held already: take another name")
+        self._named[name] = self.beside(adapter, evidence=evidence, settings=settings)
+
+    def _by_name(self, name: str) -> "Predictor":
+        if name not in self._named:
+            held = ", ".join(self._named) or "none"
+            raise PricerError(f"no adapter is named {quoted(name)} (held: {held}): add_adapter")
+        return self._named[name]
+
     def predict(
         self,
         products: Sequence[str | Mapping[str, object]],
         *,
+        adapter: str | None = None,
         point: str | None = None,
         level: int = 80,
         distribution: bool = False,
@@ -265,15 +297,20 @@ class Predictor:
 
         Args:
             products: descriptions, or items with a `summary`.
+            adapter: name of one that `add_adapter` has put beside; None for this one.
             point: see `Asked`.
             level: see `Asked`.
             distribution: see `Asked`.
 
         Raises:
             ItemsError: a description is empty.
-            PricerError: there is no such point or level, the interval cannot be calibrated on
-                the products there were, or the model gives no numbers for a product.
+            PricerError: there is no such adapter, point or level, the interval cannot be calibrated
+                on the products there were, or the model gives no numbers for a product.
         """
+        if adapter is not None:
+            return self._by_name(adapter).predict(
+                products, point=point, level=level, distribution=distribution
+            )
         texts = [_description(product) for product in products]
         if not all(texts):
             raise ItemsError(f"product {texts.index('') + 1}: {NO_DESCRIPTION}")

@@ -239,6 +239,8 @@ def run_training(trainer: CompletionTrainer, checkpoint: Path | None = None) -> 
     """
     if checkpoint and (checkpoint / BEST).is_file():
         trainer.best = load_file(checkpoint / BEST)
+    # before processes may share it out
+    trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     try:
         with contiguous_output_layer(trainer.model):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -251,13 +253,12 @@ def run_training(trainer: CompletionTrainer, checkpoint: Path | None = None) -> 
     for name, weight in trainer.best.items():
         weights[name].data.copy_(weight)
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
-    trained = [p.numel() for p in trainer.model.parameters() if p.requires_grad]
     return {
         "steps": trainer.state.global_step,
         "best_step": best["step"],
         "selected_step": selected["step"],
         "examples": len(trainer.train_dataset),
-        "trainable_parameters": sum(trained),
+        "trainable_parameters": trained,
         "train_loss": losses[-1] if losses else None,
         **{CURVES[key]: selected[key] for key in CURVES if key.startswith("eval_")},
         "validation_mae_best": best["eval_mae"],

@@ -46,6 +46,14 @@ class Curves:
             self.live.log_metric(name, value)
 
 
+def no_curves(folder: Path) -> None:
+    """Write the curves of an adapter that was not trained here: without a step."""
+    for name in CURVES.values():
+        file = folder / "plots" / "metrics" / f"{name}.tsv"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"step\t{name}\n", encoding="utf-8")
+
+
 @dataclass(frozen=True)
 class Logged:
     """What is logged, and where.

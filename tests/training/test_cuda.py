@@ -137,7 +137,7 @@ def test_parts_of_a_model_in_4_bits_train(base_model_dir, prompts, tmp_path):
     )
     compute = read_params(tmp_path / "params.yaml").compute
     one = Compute.model_construct(**(compute.model_dump() | {"processes": 1}))
-    paths = ["prompts", base_model_dir, "adapter", "train.json", "curves"]
+    paths = ["prompts", base_model_dir, "fetched", "adapter", "train.json", "curves"]
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     command += [*launch_arguments(one, threads=1), "train", *map(str, paths)]
     ends = []
