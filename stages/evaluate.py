@@ -7,8 +7,9 @@ import pandas as pd
 from pricer.errors import PricerError
 from pricer.evidence.table import read_evidence
 from pricer.files import read_facts, write_json, writing
+from pricer.judging.asked import read_all_asked
 from pricer.judging.charts import CURVES, Drawing, draw_charts, plot_data
-from pricer.judging.evaluation import evaluate_run, scores_json
+from pricer.judging.evaluation import evaluate_run, scores_json, with_asked
 from pricer.judging.leaderboard import leaderboard, published_scores
 from pricer.judging.paired import Bootstrap, flat
 from pricer.judging.report import Report, html_report, markdown_report, sentence
@@ -38,13 +39,16 @@ def main(
     plots = metrics_dir / "train" / "plots" / "metrics"
     curves = {name: _read_curve(plots / f"{name}.tsv") for name in CURVES}
     files = {name: predictions_dir / f"{name}.parquet" for name in ("tuned", "base", "baselines")}
+    bootstrap = Bootstrap(params.evaluate.bootstrap_resamples, params.evaluate.seed)
+    items = read_items(items_dir, "test")
     evaluation = evaluate_run(
-        read_items(items_dir, "test"),
+        items,
         {name: read_predictions(files[name], str(files[name])) for name in ("tuned", "base")},
         read_baselines(files["baselines"], str(files["baselines"])),
         read_evidence(evidence_dir, "test"),
-        Bootstrap(params.evaluate.bootstrap_resamples, params.evaluate.seed),
+        bootstrap,
     )
+    evaluation = with_asked(evaluation, read_all_asked(metrics_dir / "api", items), bootstrap)
     published = published_scores(facts.get("dataset"))
     rows = leaderboard(evaluation, published)
     drawing = Drawing(evaluation, rows, curves)

@@ -10,6 +10,7 @@ from pricer.commands.compare import compare
 from pricer.commands.doctor import doctor
 from pricer.commands.export import app as export
 from pricer.commands.inspect import inspect
+from pricer.commands.judge_api import judge_api
 from pricer.commands.monitor import monitor
 from pricer.commands.predict import predict
 from pricer.commands.preset import preset
@@ -29,7 +30,8 @@ def pricer() -> None:
     """Teach a language model what things cost."""
 
 
-for command in (predict, serve, variants, monitor, compare, inspect, doctor, preset, publish):
+COMMANDS = (predict, serve, variants, monitor, compare, judge_api, inspect, doctor, preset, publish)
+for command in COMMANDS:
     app.command()(command)
 sweep.command()(show)
 app.add_typer(export, name="export", help="The trained model in one piece, judged again.")

@@ -9,6 +9,7 @@ import pandas as pd
 
 from pricer.errors import PricerError, quoted
 from pricer.files import read_parquet
+from pricer.judging.asked import read_asked
 from pricer.prices.predictions import read_baselines, read_predictions
 from pricer.workspace import require
 
@@ -27,7 +28,8 @@ def read_run(
     """Return the predictions that `name` stands for, and the items they are of, where known.
 
     Args:
-        name: a file of predictions; `workspace`, `tuned` or `base`; a baseline; else a git
+        name: a file of predictions; `workspace`, `tuned` or `base`; a baseline; a model that
+            `pricer judge-api` has asked; else a git
             revision or a DVC experiment, of which it is the tuned model.
         predictions_dir: relative to the project's root, which is the current folder.
         items_file: of the test split, likewise.
@@ -47,6 +49,8 @@ def read_run(
         table = _read(file, name)
     elif baselines.exists() and name in (table := read_baselines(baselines, str(baselines))):
         table = table[["id", "price", name]].rename(columns={name: "estimate_usd"})
+    elif (asked := Path("metrics/api") / f"{name}.json").is_file():
+        table = read_asked(asked).predictions()
     else:
         return _read_earlier(name, predictions_dir / "tuned.parquet", items_file)
     return table, read_parquet(items_file, ITEM_COLUMNS) if items_file.exists() else None

@@ -38,6 +38,7 @@ class Evaluation:
         floor_mae: of the noise-free prices, USD; None where nobody knows these.
         products: the tuned model's predictions in the order of the items, with title, summary,
             category, error_usd (estimate less truth) and verdict.
+        asked: of the predictors, models elsewhere that were asked, maybe for fewer products.
     """
 
     scores: dict[str, Score]
@@ -47,6 +48,7 @@ class Evaluation:
     tuned_less_words: dict[str, Gap]
     floor_mae: float | None
     products: pd.DataFrame
+    asked: tuple[str, ...] = ()
 
 
 def evaluate_run(
@@ -103,6 +105,28 @@ def evaluate_run(
         None if noise_free is None else mae(truth, noise_free.to_numpy(float)),
         _products(items, models["tuned"]),
     )
+
+
+def with_asked(
+    evaluation: Evaluation, tables: dict[str, pd.DataFrame], bootstrap: Bootstrap
+) -> Evaluation:
+    """Return an evaluation with models that were asked elsewhere, each on its own products.
+
+    Args:
+        evaluation: of a run.
+        tables: by the model's name, id, price, estimate_usd (USD) and unparsed, of test products.
+        bootstrap: how products are drawn.
+    """
+    scores, tuned_less = dict(evaluation.scores), dict(evaluation.tuned_less)
+    tuned = evaluation.products.set_index("id")["error_usd"].abs()
+    for name, table in tables.items():
+        guess, truth = table["estimate_usd"].to_numpy(float), table["price"].to_numpy(float)
+        [score] = evaluate(table["id"], truth, {name: guess}, bootstrap).values()
+        unparsed = {"unparsed_rate": float(table["unparsed"].mean())}
+        scores[name] = replace(score, values=score.values | unparsed)
+        difference = tuned.loc[table["id"]].to_numpy() - np.abs(guess - truth)
+        tuned_less |= paired_gaps(table["id"], {name: difference}, bootstrap)
+    return replace(evaluation, scores=scores, tuned_less=tuned_less, asked=tuple(tables))
 
 
 def _whole(table: pd.DataFrame, name: str) -> pd.DataFrame:

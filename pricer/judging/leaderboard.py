@@ -67,7 +67,13 @@ def published_scores(dataset: str | None) -> Published | None:
 def leaderboard(evaluation: Evaluation, published: Published | None) -> list[Row]:
     """Return a row for each predictor, published ones included, the best first."""
     rows = [
-        Row(name, LABELS[name], score.values["mae"], score, evaluation.tuned_less.get(name))
+        Row(
+            name,
+            LABELS.get(name) or f"{name} (asked, n = {score.n:,})",
+            score.values["mae"],
+            score,
+            evaluation.tuned_less.get(name),
+        )
         for name, score in evaluation.scores.items()
     ]
     if published:

@@ -82,7 +82,9 @@ def sentence(evaluation: Evaluation) -> str:
         f"The tuned model is off by {usd(errors['tuned'])} on average "
         f"(95% interval {_ends(tuned.intervals['mae'])}) on {tuned.n:,} test products"
     )
-    best = min(set(errors) - {"tuned", "base"}, key=lambda name: (errors[name], name))
+    best = min(
+        set(errors) - {"tuned", "base", *evaluation.asked}, key=lambda name: (errors[name], name)
+    )
     gap = evaluation.tuned_less[best]
     if not gap.is_clear:
         return f"{text}, not measurably different from {LABELS[best]}."
