@@ -24,22 +24,27 @@ def compare(
     """Say whether B is better than A on the products that both have judged.
 
     A and B are git revisions or names of DVC experiments (their tuned model), `workspace`, a
-    predictor of the workspace (`base`, `tuned`, `ridge`, ...), or files of predictions.
+    predictor of the workspace (`base`, `tuned`, `ridge`, ...), files of predictions, or adapters:
+    their folders, or hub:OWNER/NAME@REVISION.
     """
     # DVC, pandas and the rest take a second to import: only a command that compares waits for it
-    from pricer.commands.runs import read_run
+    from pricer.commands.runs import is_adapter, read_items_of, read_run
     from pricer.judging.comparison import compare as compare_tables
     from pricer.judging.comparison import comparison_json, comparison_text, worsening
     from pricer.judging.paired import Bootstrap
     from pricer.params import read_params
 
     left, settings = Workspace(), read_params().evaluate
+    items_file = left.items / "test.parquet"
+    priced = {}
+    if adapters := [name for name in (a, b) if is_adapter(name)]:
+        from pricer.commands.adapter_runs import price_with_adapters  # torch, as nothing else here
+
+        priced = price_with_adapters(adapters, left)
     (table_a, _), (table_b, items) = (
-        read_run(
-            name,
-            predictions_dir=left.predictions,
-            items_file=left.items / "test.parquet",
-        )
+        (priced[name], read_items_of(items_file))
+        if name in priced
+        else read_run(name, predictions_dir=left.predictions, items_file=items_file)
         for name in (a, b)
     )
     bootstrap = Bootstrap(settings.bootstrap_resamples, settings.seed)

@@ -1,11 +1,12 @@
 """`pricer export`: the trained model in one piece, judged again before it is kept."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pricer.errors import PricerError
+from pricer.errors import PricerError, quoted
 from pricer.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -125,6 +126,61 @@ def ollama(
         )
         (partial / "README.md").write_text(card, encoding="utf-8")
     print(f"{folder}: {kind}\n\n{said}\n\nollama create pricer -f {folder / 'Modelfile'}")
+
+
+@app.command()
+def combined(
+    folder: Folder,
+    adapter: Annotated[
+        list[str], typer.Option(help="FOLDER=WEIGHT of an adapter; two at least, one option each")
+    ],
+    products: Products = 200,
+    tolerance: Tolerance = 1.0,
+) -> None:
+    """Write a weighted sum of adapters of one base model as an adapter of its own."""
+    _check_new(folder)
+    weights = dict(map(_weighted, adapter))
+    from pricer.escaping import markdown
+    from pricer.export.card import model_card
+    from pricer.export.combining import check_combinable, combine
+    from pricer.export.fidelity import check_fidelity, compare_prices, fidelity_text
+    from pricer.export.trained import read_trained
+    from pricer.files import writing
+    from pricer.model.base import base_model_sha256
+    from pricer.prices.record import record_of
+
+    check_combinable(weights)
+    trained = read_trained(Workspace(), products)
+    with writing(folder, folder=True) as partial:
+        combine(trained.base, weights, trained.record, partial)
+        fidelity = compare_prices(trained.products, trained.prices(), trained.prices(partial))
+        check_fidelity(fidelity, tolerance, folder)
+        card = model_card(
+            trained.base,
+            partial,
+            record_of(next(iter(weights))).model_copy(
+                update={"base_model_sha256": base_model_sha256(trained.base)}
+            ),
+            relation="adapter",
+            is_made=f"A weighted sum of adapters: {markdown(' + '.join(adapter))}.",
+            judged=fidelity_text(fidelity, markdown=True),
+            use='`Predictor("BASE_MODEL_FOLDER", "THIS_ADAPTER")`, or as any adapter of PEFT.',
+        )
+        (partial / "README.md").write_text(card, encoding="utf-8")
+    print(f"{folder}: {' + '.join(adapter)}\n\n{fidelity_text(fidelity)}")
+
+
+def _weighted(text: str) -> tuple[Path, float]:
+    folder, _, weight = text.rpartition("=")
+    try:
+        number = float(weight)
+    except ValueError:
+        number = math.nan
+    if not folder or not math.isfinite(number):
+        raise PricerError(
+            f"--adapter must be FOLDER=WEIGHT, as in data/adapter=0.5, got {quoted(text)}"
+        )
+    return Path(folder), number
 
 
 def _check_new(path: Path) -> None:

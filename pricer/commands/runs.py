@@ -13,6 +13,7 @@ from pricer.judging.asked import read_asked
 from pricer.prices.predictions import read_baselines, read_predictions
 from pricer.workspace import require
 
+ON_THE_HUB = "hub:"  # before OWNER/NAME, maybe @REVISION: a branch of git may be called so too
 ITEM_COLUMNS = ["id", "title", "category"]
 # estimates that git holds: all of a run's, or 1,000 of more
 COMMITTED = Path("metrics/plots/scatter.json")
@@ -53,7 +54,17 @@ def read_run(
         table = read_asked(asked).predictions()
     else:
         return _read_earlier(name, predictions_dir / "tuned.parquet", items_file)
-    return table, read_parquet(items_file, ITEM_COLUMNS) if items_file.exists() else None
+    return table, read_items_of(items_file)
+
+
+def read_items_of(items_file: Path) -> pd.DataFrame | None:
+    """Return id, title and category of the products that are here; None where there are none."""
+    return read_parquet(items_file, ITEM_COLUMNS) if items_file.exists() else None
+
+
+def is_adapter(name: str) -> bool:
+    """Tell whether a name stands for an adapter: a folder that holds one, or one on the Hub."""
+    return name.startswith(ON_THE_HUB) or (Path(name) / "adapter_config.json").is_file()
 
 
 def _read_earlier(

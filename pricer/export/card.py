@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Literal
 
 from pricer.escaping import markdown
 from pricer.hub import read_origin
@@ -14,7 +15,14 @@ EVIDENCE = "evidence"
 
 
 def model_card(
-    base: Path, adapter: Path, settings: ServingRecord, *, is_made: str, judged: str, use: str
+    base: Path,
+    adapter: Path,
+    settings: ServingRecord,
+    *,
+    relation: Literal["merge", "adapter"] = "merge",
+    is_made: str,
+    judged: str,
+    use: str,
 ) -> str:
     """Return the card of an exported model, which `Predictor` reads too.
 
@@ -22,6 +30,7 @@ def model_card(
         base: folder of the base model.
         adapter: folder of the adapter.
         settings: how the exported model is asked.
+        relation: to the base model, as the Hub calls it.
         is_made: what it is, in a sentence.
         judged: how its prices differ from the trained model's.
         use: how it is used, in Markdown.
@@ -29,10 +38,11 @@ def model_card(
     origin = read_origin(base)
     facts: dict[str, object] = {}
     if origin.hub:
-        facts |= {"base_model": origin.hub.repo, "base_model_relation": "merge"}
+        facts |= {"base_model": origin.hub.repo, "base_model_relation": relation}
         facts |= {str(key): text for key, text in origin.hub.license.items()}
     facts["pricer"] = settings.model_dump(
-        include={"cutoff", "quantization", "evidence", "max_price"}, exclude_none=True
+        include={"base_model_sha256", "cutoff", "quantization", "evidence", "max_price"},
+        exclude_none=True,
     )
     return "\n".join(
         [

@@ -90,7 +90,7 @@ def read_trained(left: Workspace, products: int) -> Trained:
 def merged_settings(record: ServingRecord) -> ServingRecord:
     """Return how a merged model is asked: as the adapter, on weights that are not quantized."""
     whole = record.quantization.model_copy(update={"load_in_4bit": False, "load_in_8bit": False})
-    return record.model_copy(update={"quantization": whole})
+    return record.model_copy(update={"quantization": whole, "base_model_sha256": None})
 
 
 def _without_hashes(record: ServingRecord) -> ServingRecord:
