@@ -87,10 +87,10 @@ def check_fidelity(fidelity: Fidelity, tolerance: float, name: object) -> None:
         tolerance: USD, of mean absolute error and of CRPS.
         name: what the error calls it.
     """
-    worse = max(fidelity.mae_change.value, fidelity.crps_change.value)
-    if not worse <= tolerance:
+    changes = (fidelity.mae_change.value, fidelity.crps_change.value)
+    if not all(change <= tolerance for change in changes):  # NaN is no fidelity either
         raise PricerError(
-            f"{name}: the exported model is worse than the trained one by {usd(worse)} on "
+            f"{name}: the exported model is worse than the trained one by {usd(max(changes))} on "
             f"{fidelity.n} validation products (MAE {usd(fidelity.mae[0])} to "
             f"{usd(fidelity.mae[1])}, CRPS {usd(fidelity.crps[0])} to {usd(fidelity.crps[1])}), "
             f"{usd(tolerance)} is allowed (--tolerance): it was not kept"

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -25,6 +26,7 @@ SERVER = Path(__file__).with_name("llama_server.py")
 PROMPT_ROOM = 64  # tokens beside the longest prompt
 UNREAD = 2e-4  # a node of less probability is not read: its values share it
 LISTED = 4  # times as many tokens are listed by probability as prices go on with
+EVERY = 1_000_000  # no vocabulary is larger
 TIMEOUT_S = 120
 
 
@@ -133,24 +135,33 @@ def _read_trie(
             continue
         path = [*trie.ancestors[node], node] if node else []
         after = [*prompt, *(int(trie.node_tokens[one]) for one in path)]
-        edges[children] = above * _next_tokens(client, after, trie.edge_tokens[children])
+        edges[children] = above * next_tokens(client, after, trie.edge_tokens[children])
     return edges, unread
 
 
-def _next_tokens(
+def next_tokens(
     client: httpx2.Client, prompt: list[int], wanted: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Return the probability that each of some tokens comes next, 0 for the most unlikely."""
-    asked = {
-        "prompt": prompt,
-        "n_predict": 1,
-        "n_probs": LISTED * len(wanted),
-        "temperature": 0,
-        "cache_prompt": True,
-    }
-    [said] = _ask(client, "/completion", asked)["completion_probabilities"]
-    listed = {one["id"]: one["logprob"] for one in said["top_logprobs"]}
-    return np.exp([listed.get(token, -np.inf) for token in wanted.tolist()])
+    """Return the probability that each of some tokens comes next after a prompt's tokens.
+
+    The likeliest tokens are listed; all of them where others might matter.
+    """
+    for count in (LISTED * len(wanted), EVERY):
+        asked = {
+            "prompt": prompt,
+            "n_predict": 1,
+            "n_probs": count,
+            "temperature": 0,
+            "cache_prompt": True,
+            # probabilities are listed as they are before it: nothing would be with a token that
+            # ends the text, or is a part of a character
+            "logit_bias": [[int(wanted[0]), 1000.0]],
+        }
+        [said] = _ask(client, "/completion", asked)["completion_probabilities"]
+        listed = {one["id"]: math.exp(one["logprob"]) for one in said["top_logprobs"]}
+        if sum(listed.values()) > 1 - UNREAD or listed.keys() >= set(wanted.tolist()):
+            break
+    return np.array([listed.get(token, 0.0) for token in wanted.tolist()])
 
 
 def _ask(client: httpx2.Client, path: str, asked: dict[str, Any]) -> dict[str, Any]:
