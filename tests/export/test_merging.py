@@ -1,4 +1,4 @@
-"""A merged model computes what its adapter on the quantized base did; on other weights it does not."""
+"""Merged weights compute what the adapter on the quantized base did, and on other weights not."""
 
 import json
 from pathlib import Path
