@@ -93,7 +93,7 @@ def gguf(
     from pricer.files import writing
 
     with writing(file) as partial:
-        said = _write_gguf(trained, partial, kind, judge=judge, tolerance=tolerance)
+        said = _write_gguf(trained, partial, kind, file, judge=judge, tolerance=tolerance)
     print(f"{file}: {kind}, {file.stat().st_size:,} bytes\n\n{said}")
 
 
@@ -114,7 +114,9 @@ def ollama(
     from pricer.files import writing
 
     with writing(folder, folder=True) as partial:
-        said = _write_gguf(trained, partial / GGUF_NAME, kind, judge=judge, tolerance=tolerance)
+        said = _write_gguf(
+            trained, partial / GGUF_NAME, kind, folder, judge=judge, tolerance=tolerance
+        )
         (partial / "Modelfile").write_text(modelfile(trained.record), encoding="utf-8")
         card = model_card(
             trained.base,
@@ -201,11 +203,21 @@ def _write_gguf(
     trained: "Trained",
     file: Path,
     kind: Literal["f16", "q8_0", "q4_0"],
+    name: Path,
     *,
     judge: bool,
     tolerance: float,
 ) -> str:
-    """Write the model as a GGUF file, and return how its prices differ from the trained one's."""
+    """Write the model as a GGUF file, and return how its prices differ from the trained one's.
+
+    Args:
+        trained: the model.
+        file: to write.
+        kind: of its weights.
+        name: what errors call it.
+        judge: whether it is run.
+        tolerance: see `check_fidelity`.
+    """
     import tempfile
 
     import torch
@@ -227,7 +239,7 @@ def _write_gguf(
     if not judge:
         return "not judged: its prices were not compared with those of the trained model"
     fidelity = _judge_gguf(trained, file)
-    check_fidelity(fidelity, tolerance, file)
+    check_fidelity(fidelity, tolerance, name)
     return fidelity_text(fidelity)
 
 

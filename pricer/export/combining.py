@@ -7,7 +7,7 @@ import torch
 
 from pricer.errors import PricerError, first_line
 from pricer.model.adapters import adapter_sha256, card_settings, check_adapter, load_adapter
-from pricer.model.base import choose_device, choose_dtype, load_base_model
+from pricer.model.base import choose_device, load_base_model
 from pricer.model.folder import ADAPTER_CONFIG, read_object
 from pricer.prices.record import ServingRecord
 
@@ -59,12 +59,12 @@ def combine(base: Path, adapters: dict[Path, float], record: ServingRecord, out:
     Raises:
         PricerError: they cannot be combined.
     """
-    device = choose_device("auto")
     model = load_base_model(
         base,
-        device=device,
-        dtype=choose_dtype(record.dtype, device),
+        device=choose_device("auto"),
+        dtype=torch.float32,  # the sum has the type of the base model's other weights
         quantization=record.quantization,
+        dequantize=False,
     )
     names = []
     for folder in adapters:

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -76,11 +75,10 @@ def test_a_gguf_file_answers_where_there_is_neither_torch_nor_pricer(project, tm
     said = []
     for prompt in test["prompt"]:
         done = subprocess.run(
-            [str(venv / "bin/python"), "-c", ANSWER, str(project.folder / "prices.gguf")],
+            [str(venv / "bin/python"), "-I", "-c", ANSWER, str(project.folder / "prices.gguf")],
             input=prompt,
             capture_output=True,
             text=True,
-            env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
         )
         assert done.returncode == 0, done.stderr[-2000:]
         said.append(json.loads(done.stdout.splitlines()[-1]))
