@@ -131,6 +131,7 @@ def ask_all(endpoint: Endpoint, texts: list[str], cache: Cache, concurrency: int
     """
     open_ = [text for text in dict.fromkeys(texts) if cache.get(cache_key(endpoint, text)) is None]
     with endpoint.client() as client, ThreadPoolExecutor(concurrency) as pool:
+        _check_there(client, endpoint, len(texts) - len(open_), len(texts))
         bar = tqdm(
             total=len(open_),
             desc="ask",
@@ -152,6 +153,16 @@ def ask_all(endpoint: Endpoint, texts: list[str], cache: Cache, concurrency: int
         raise _told(errors[0], endpoint, len(texts) - len(open_) + int(bar.n), len(texts))
     found = [cache.get(cache_key(endpoint, text)) for text in texts]
     return [said for said in found if said is not None]
+
+
+def _check_there(client: openai.OpenAI, endpoint: Endpoint, done: int, total: int) -> None:
+    """Raise PricerError if nobody answers: each product would be tried for half a minute."""
+    try:
+        client.with_options(max_retries=1).models.list()
+    except openai.APIConnectionError as error:
+        raise _told(error, endpoint, done, total) from None
+    except openai.OpenAIError:  # whatever it says, it is there
+        pass
 
 
 def _ask(client: openai.OpenAI, endpoint: Endpoint, text: str) -> Said:

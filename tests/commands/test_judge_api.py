@@ -191,10 +191,10 @@ def test_an_interrupted_run_goes_on(desk, judge, api, commands):
     with kept.open("a") as stream:
         stream.write('{"key": "torn')
     before = sum(line.endswith("}") for line in kept.read_text().splitlines())
-    assert before == 5 and not (desk / "metrics/api/shop-m1.json").exists()
+    assert 0 < before <= 5 and not (desk / "metrics/api/shop-m1.json").exists()
     api.hold_after, asked = None, len(api.requests)
-    assert "7 of 12 products to ask" in judge(api.url, "--yes")
-    assert len(api.requests) == asked + 7
+    assert f"{12 - before} of 12 products to ask" in judge(api.url, "--yes")
+    assert len(api.requests) == asked + 12 - before
     assert len(read_asked(desk / "metrics/api/shop-m1.json").answers) == 12
 
 

@@ -167,3 +167,20 @@ def test_adapters_are_summed_and_compared(project):
         ok=False,
     )
     assert "--adapter must be FOLDER=WEIGHT" in done.stderr
+
+
+def test_an_adapter_from_elsewhere_is_judged_without_training(project, tmp_path):
+    other = project.copy(tmp_path / "other")
+    shutil.copytree(other.folder / "data/adapter", tmp_path / "adapter")
+    other.set(adapter__source="path", adapter__path=str(tmp_path / "adapter"))
+    told = other.run("dvc", "repro").stdout
+    assert "nothing is trained: the adapter is folder" in told
+    before, after = (read(one, "predictions/tuned.parquet") for one in (project, other))
+    pd.testing.assert_frame_equal(before, after)
+    report = (other.folder / "metrics/report.md").read_text()
+    assert report.startswith("The tuned model is off by")
+    other.run("git", "commit", "-qam", "judged")
+    card = other.run("pricer", "publish", "--adapter", "me/again", "--dry-run").stdout
+    assert "## Origin" in card and f"folder {tmp_path}".replace("_", "\\_") in card.replace(
+        "\\-", "-"
+    )
