@@ -18,7 +18,7 @@ from pricer.files import read_parquet
 from pricer.prices.predictions import QUANTILES
 from pricer.products.items import SPLITS, parse_amount
 from pricer.products.readers import read_tables
-from pricer.workspace import Workspace
+from pricer.workspace import Workspace, require
 
 if TYPE_CHECKING:  # its libraries are an extra, which a predictions file does without
     from pricer.serving.log import Columns, Log, Selection
@@ -150,6 +150,7 @@ def _with_products(rows: pd.DataFrame, path: Path, root: Workspace) -> pd.DataFr
         items = read_parquet(file, ["id", "summary", "category"]).set_index("id")
         if not rows["id"].isin(items.index).all():
             continue
+        require(root.evidence / f"{split}.parquet", root.prompts / f"{split}.parquet")
         evidence = read_evidence(root.evidence, split).set_index("id")
         cut = read_parquet(root.prompts / f"{split}.parquet", ["id", "truncated"]).set_index("id")
         ids = rows["id"]
@@ -165,6 +166,8 @@ def _with_products(rows: pd.DataFrame, path: Path, root: Workspace) -> pd.DataFr
     )
 
 
+# USD that can be: a price of nothing, or below it, is a mistake of the file
+POSSIBLE = {"price_usd": (0.01, 1e9), "estimate_usd": (0.0, 1e9)}
 DERIVED = ("width_usd", "rank", "fallback")  # from other columns of a file
 # where a file of predictions may have what NUMBERS names, the first that it has
 ELSEWHERE = {
@@ -185,6 +188,13 @@ def _file_columns(rows: pd.DataFrame, path: Path) -> dict[str, Any]:
     told: dict[str, Any] = {
         name: numbers(*ELSEWHERE.get(name, (name,))) for name in NUMBERS if name not in DERIVED
     }
+    for name, (low, high) in POSSIBLE.items():
+        wrong = (told[name] < low) | (told[name] > high)
+        if wrong.any():
+            raise ItemsError(
+                f"{path}: {name} must be {low:g} to {high:,.0f} dollars, got "
+                f"{told[name][wrong][0]:g} ({int(wrong.sum())} of {len(rows)} are not)"
+            )
     if "interval" not in rows and "level" not in rows:
         told["level"] = np.where(np.isnan(told["low_usd"]), math.nan, 80.0)
     if "neighbors" in rows:

@@ -164,10 +164,23 @@ def test_what_a_file_says_of_reasons_times_and_neighbours_is_read_as_meant(tmp_p
     assert told["category"].tolist() == ["Kitchen", None, None, "Baby", "Baby"]
     assert told["similarity"].fillna(-1).tolist() == [0.5, 0, -1, -1, -1]
     assert told["at"].notna().tolist() == [True, True, False, False, False]
+    for column, wrong in (("price_usd", -3.0), ("price_usd", 0), ("estimate_usd", 1e12)):
+        rows.assign(**{column: wrong}).to_csv(tmp_path / "w.csv", index=False)
+        with pytest.raises(ItemsError, match=f"{column} must be .* dollars, got .* .5 of 5 are"):
+            read_file(tmp_path / "w.csv", Workspace(tmp_path))
     for wrong in ("soon", 1_793_527_200_000):
         rows.assign(created_at=wrong).to_json(tmp_path / "w.jsonl", orient="records", lines=True)
         with pytest.raises(ItemsError, match="created_at must be a time such as"):
             read_file(tmp_path / "w.jsonl", Workspace(tmp_path))
+
+
+def test_data_that_are_missing_are_told_with_what_brings_them_back(project, tmp_path):
+    other = project.copy(tmp_path / "other")
+    for name in ("evidence", "prompts"):
+        (other.folder / f"data/{name}/test.parquet").unlink()
+        failed = other.run("pricer", "monitor", "data/predictions/tuned.parquet", ok=False)
+        assert failed.stderr.startswith(f"pricer: data/{name}/test.parquet is missing: run")
+        other.run("dvc", "checkout", f"data/{name}")
 
 
 @pytest.mark.parametrize(
