@@ -1,5 +1,6 @@
 """The real Llama-3 vocabulary, which travels in a PyPI wheel: `make test-llama3` fetches it."""
 
+import json
 import zipfile
 
 import numpy as np
@@ -10,6 +11,9 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
+from pricer.export.gguf_file import write_gguf
+from pricer.export.llama_cpp import check_tokens, llama_server, read_distributions
+from pricer.model.base import load_tokenizer
 from pricer.model.sources import download_wheel
 from pricer.params import MIN_NEIGHBOR, MIN_NEIGHBORS, MIN_WORDS
 from pricer.prices.reading import read_prices
@@ -30,6 +34,8 @@ pytestmark = pytest.mark.llama3
 
 SHA256 = "7f77f78ff13fca09f70d76a376aff6414cd901623fb9d57e69c2f8367a73032f"
 DEAR = evidence_line([999, 999, 999], 999)
+TEXT = {"Sequence": {"id": "A", "type_id": 0}}
+SPECIAL = {"id": "<|begin_of_text|>", "ids": [128_000], "tokens": ["<|begin_of_text|>"]}
 BEGIN, END = "<|begin_of_text|>", "<|end_of_text|>"
 
 
@@ -120,3 +126,51 @@ def test_evidence_takes_what_params_are_checked_for_and_fits_the_presets(llama3,
     [ids] = encode_prompts(llama3, [build_prompt(summary.strip(), DEAR)])
     # the begin-of-text token, "999", ".", "00" and the end-of-text token
     assert len(ids) + 1 + 4 <= 152
+
+
+def test_a_gguf_file_of_it_gives_llama_cpp_the_same_tokens_and_prices(llama3, items, tmp_path):
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(llama3) + 254,  # as Llama 3 has more rows than its text needs
+            hidden_size=64,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            initializer_range=0.3,
+            tie_word_embeddings=True,
+            max_position_embeddings=131_072,
+            rope_parameters={
+                "rope_type": "llama3",
+                "rope_theta": 500_000.0,
+                "factor": 32.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 8192,
+            },
+        )
+    ).eval()
+    model.save_pretrained(tmp_path / "model")
+    llama3.save_pretrained(tmp_path / "model")
+    file = tmp_path / "model/tokenizer.json"  # as the model's own begins each text
+    begin = {"type": "TemplateProcessing", "special_tokens": {BEGIN: SPECIAL}}
+    begin["single"] = [{"SpecialToken": {"id": BEGIN, "type_id": 0}}, TEXT]
+    begin["pair"] = [TEXT, {"Sequence": {"id": "B", "type_id": 1}}]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"post_processor": begin}))
+    write_gguf(tmp_path / "model", tmp_path / "model.f16.gguf", "f16")
+    tokenizer = load_tokenizer(tmp_path / "model")
+    summaries = items["summary"].head(20).tolist()
+    prompts = [
+        build_prompt(text) for text in [*summaries, "It'S 12,345.67%\n\n\n  caf\u00e9\t掃🧹"]
+    ]
+    trie = build_price_trie(tokenizer, 999)
+    with llama_server(tmp_path / "model.f16.gguf", tokens=400) as client:
+        check_tokens(client, tokenizer, prompts)
+        found = read_distributions(client, tokenizer, trie, prompts[:2])
+    tokens = [path[0] for path in price_paths(tokenizer, 999)]
+    for row, ids in enumerate(encode_prompts(tokenizer, prompts[:2])):
+        assert ids[0] == tokenizer.bos_token_id
+        with torch.inference_mode():
+            wanted = model(input_ids=torch.tensor([ids])).logits[0, -1].softmax(-1)[tokens].numpy()
+        assert abs(found.probabilities[row] - wanted / wanted.sum()).sum() / 2 < 0.02
