@@ -229,7 +229,9 @@ def _write_gguf(
 
     check_convertible(trained.base)
     tokenizer = load_tokenizer(trained.base)
-    with tempfile.TemporaryDirectory(dir=file.parent) as temporary:
+    with tempfile.TemporaryDirectory(
+        dir=file.parent, prefix=f".{name.name}.", suffix=".partial"
+    ) as temporary:
         model = merge(
             trained.base, trained.adapter, trained.record, onto="trained", dtype=torch.float16
         )

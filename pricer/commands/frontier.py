@@ -145,9 +145,11 @@ def ask_all(endpoint: Endpoint, texts: list[str], cache: Cache, concurrency: int
             bar.update()
 
         futures = [pool.submit(ask, text) for text in open_]
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        pool.shutdown(wait=True, cancel_futures=True)
-        bar.close()
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        finally:  # also when interrupted: nobody pays for what is not wanted any more
+            pool.shutdown(wait=True, cancel_futures=True)
+            bar.close()
     errors = [error for future in done if (error := future.exception())]
     if errors:
         raise _told(errors[0], endpoint, len(texts) - len(open_) + int(bar.n), len(texts))

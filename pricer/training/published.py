@@ -41,7 +41,7 @@ def take_published(params: Params, fetched: Path, base_model: Path, out: Path) -
     """
     check_adapter(fetched)
     settings = card_settings(fetched)
-    _check_base_model(params, fetched, settings, base_model)
+    _check_base_model(fetched, settings, base_model)
     cutoff = _check_cutoff(params, fetched, settings)
     evidence = _check_evidence(params, fetched, settings)
     origin = str(read_facts(fetched / "origin.json")["adapter"])
@@ -65,12 +65,10 @@ def take_published(params: Params, fetched: Path, base_model: Path, out: Path) -
     return origin
 
 
-def _check_base_model(
-    params: Params, fetched: Path, settings: dict[str, Any], base_model: Path
-) -> None:
+def _check_base_model(fetched: Path, settings: dict[str, Any], base_model: Path) -> None:
     """Raise PricerError if an adapter is known to be of another base model than this.
 
-    By the hash in its card, else by the name in its configuration, which a folder does not have.
+    By the hash in its card, else by the name of one from the Hub in its configuration.
     """
     origin = read_origin(base_model)
     known = settings.get("base_model_sha256")
@@ -80,11 +78,10 @@ def _check_base_model(
             f"{origin.base_model} is not: set model to what it was trained on"
         )
     named = read_object(fetched / ADAPTER_CONFIG).get("base_model_name_or_path")
-    here = origin.hub.repo if origin.hub else origin.base_model
-    if not known and params.model.source != "path" and named != here:
+    if not known and origin.hub and named != origin.hub.repo:
         raise PricerError(
             f"{fetched}: {ADAPTER_CONFIG} names the base model {quoted(named)}, the params have "
-            f"{here}: set model.source and model.hub.id to what it was trained on"
+            f"{origin.hub.repo}: set model.hub.id to what it was trained on"
         )
 
 

@@ -17,6 +17,7 @@ from tests.test_project import covered, stage_definitions
 SWITCHES = {
     "items.source": ("items.catalog", "items.files", "items.hub"),
     "model.source": ("model.pypi", "model.path", "model.hub"),
+    "adapter.source": ("adapter.path", "adapter.hub", "adapter.cutoff", "adapter.evidence"),
     "compute.processes": ("compute.machines", "compute.strategy"),
 }
 
