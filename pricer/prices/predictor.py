@@ -276,7 +276,9 @@ class Predictor:
         """
         if name in self._named:
             raise PricerError(f"an adapter named {quoted(name)} is held already: take another name")
-        self._named[name] = self.beside(adapter, evidence=evidence, settings=settings)
+        other = self.beside(adapter, evidence=evidence, settings=settings)
+        if self._named.setdefault(name, other) is not other:  # another thread's came first
+            raise PricerError(f"an adapter named {quoted(name)} is held already: take another name")
 
     def _by_name(self, name: str) -> "Predictor":
         if name not in self._named:

@@ -154,6 +154,8 @@ def record_of(adapter: Path | None, among: ServingRecord | None = None) -> Servi
     """
     card = _card(adapter)
     told = {name: getattr(card, name) for name in card.model_fields_set}
+    if "cutoff" in told:  # a card of ours, which says where there is evidence
+        told = {"evidence": None} | told
     hashes = ("base_model_sha256", "adapter_sha256", "calibration")
     return (among or card).model_copy(update=told | dict.fromkeys(hashes))
 

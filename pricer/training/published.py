@@ -16,6 +16,8 @@ from pricer.model.folder import ADAPTER_CONFIG, read_object
 from pricer.params import Params
 
 CARD = "README.md"
+# what a card says under `pricer`, and of which type
+SETTINGS = {"base_model_sha256": str, "cutoff": int, "quantization": dict, "evidence": dict}
 
 
 def is_published(fetched: Path) -> bool:
@@ -40,7 +42,9 @@ def take_published(params: Params, fetched: Path, base_model: Path, out: Path) -
         ParamsError: prompts are not as it was trained with, or nobody says how it was.
     """
     check_adapter(fetched)
+    _check_card(fetched)
     settings = card_settings(fetched)
+    _check_quantization(params, fetched, settings)
     _check_base_model(fetched, settings, base_model)
     cutoff = _check_cutoff(params, fetched, settings)
     evidence = _check_evidence(params, fetched, settings)
@@ -60,9 +64,39 @@ def take_published(params: Params, fetched: Path, base_model: Path, out: Path) -
     hub = read_origin(base_model).hub
     licence = {str(key): text for key, text in hub.license.items()} if hub else {}
     metadata_save(card, licence | card_data(out) | {"pricer": asked | told})
+    # where a folder lies is nobody else's business
+    whence = "a folder" if origin.startswith("folder ") else markdown(origin)
     with card.open("a", encoding="utf-8") as text:
-        text.write(f"\n## Origin\n\nTaken as it is from {markdown(origin)}.\n")
+        text.write(f"\n## Origin\n\nTaken as it is from {whence}.\n")
     return origin
+
+
+def _check_card(fetched: Path) -> None:
+    """Raise PricerError if a card is damaged: what it says, its licence too, would get lost."""
+    card = fetched / CARD
+    if not card.exists():
+        return
+    try:
+        text = card.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PricerError(f"{card} is not UTF-8 text (byte {error.start})") from None
+    if text.startswith("---") and not card_data(fetched):
+        raise PricerError(f"{card}: the metadata between its first two --- cannot be read")
+    settings = card_settings(fetched)
+    for key, kind in SETTINGS.items():
+        if not isinstance(settings.get(key, kind()), kind):
+            raise PricerError(
+                f"{card}: pricer.{key} is {quoted(settings[key])}, must be of type {kind.__name__}"
+            )
+
+
+def _check_quantization(params: Params, fetched: Path, settings: dict[str, Any]) -> None:
+    trained_with, here = settings.get("quantization"), params.quantization.model_dump()
+    if trained_with not in (None, here):
+        raise ParamsError(
+            f"{fetched}: trained on a base model with quantization {quoted(trained_with)}, the "
+            f"params have {here}: set quantization to that"
+        )
 
 
 def _check_base_model(fetched: Path, settings: dict[str, Any], base_model: Path) -> None:
