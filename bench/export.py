@@ -76,7 +76,7 @@ def _merge(left: Workspace, record: ServingRecord, stored: str, folder: Path) ->
         onto="trained",
         dtype=DTYPES[stored],  # type: ignore[index]
     )
-    save_merged(model, load_tokenizer(left.base_model), left.base_model, folder)
+    save_merged(model, load_tokenizer(left.base_model), left.base_model, folder, max_new_tokens=8)
 
 
 def _ours(

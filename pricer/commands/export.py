@@ -52,7 +52,13 @@ def merged(
     trained = read_trained(Workspace(), products)
     with writing(folder, folder=True) as partial:
         model = merge(trained.base, trained.adapter, trained.record, onto=onto, dtype=DTYPES[dtype])
-        save_merged(model, load_tokenizer(trained.base), trained.base, partial)
+        save_merged(
+            model,
+            load_tokenizer(trained.base),
+            trained.base,
+            partial,
+            max_new_tokens=trained.record.max_new_tokens,
+        )
         del model
         exported = trained.prices_of_merged(partial, dtype)
         fidelity = compare_prices(trained.products, trained.prices(), exported)
@@ -142,6 +148,8 @@ def combined(
     """Write a weighted sum of adapters of one base model as an adapter of its own."""
     _check_new(folder)
     weights = dict(map(_weighted, adapter))
+    if len({folder.resolve() for folder in weights}) < len(adapter):
+        raise PricerError("--adapter names a folder twice: give each one weight")
     from pricer.escaping import markdown
     from pricer.export.card import model_card
     from pricer.export.combining import check_combinable, combine
@@ -151,8 +159,8 @@ def combined(
     from pricer.model.base import base_model_sha256
     from pricer.prices.record import record_of
 
-    check_combinable(weights)
     trained = read_trained(Workspace(), products)
+    check_combinable(weights, trained.base, trained.record)
     with writing(folder, folder=True) as partial:
         combine(trained.base, weights, trained.record, partial)
         fidelity = compare_prices(trained.products, trained.prices(), trained.prices(partial))
@@ -235,7 +243,13 @@ def _write_gguf(
         model = merge(
             trained.base, trained.adapter, trained.record, onto="trained", dtype=torch.float16
         )
-        save_merged(model, tokenizer, trained.base, Path(temporary))
+        save_merged(
+            model,
+            tokenizer,
+            trained.base,
+            Path(temporary),
+            max_new_tokens=trained.record.max_new_tokens,
+        )
         del model
         write_gguf(Path(temporary), file, kind)
     if not judge:

@@ -14,6 +14,7 @@ import openai
 from tqdm import tqdm
 
 from pricer.errors import PricerError, first_line, quoted, without_passwords
+from pricer.products.readers import mended
 
 QUESTION = (
     "What does this product cost in US dollars? "
@@ -24,6 +25,7 @@ TIMEOUT_S = 120
 CHARACTERS_A_TOKEN = 4  # of English text, as providers say
 ANSWER_TOKENS = 5
 MESSAGE_TOKENS = 10  # what a chat adds to a message
+LONGEST_ANSWER = 4_000  # characters that are kept
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,14 @@ class Endpoint:
     key: str
 
     def client(self) -> openai.OpenAI:
-        """Return a client that waits as long as the server asks for, and tries again."""
+        """Return a client that tries again, after what the server asks for if that is short."""
         return openai.OpenAI(
             base_url=self.url, api_key=self.key or "none", max_retries=RETRIES, timeout=TIMEOUT_S
         )
+
+    def sha256(self) -> str:
+        """Return one hash of where and which model is asked; the key is not in it."""
+        return hashlib.sha256(json.dumps([self.url, self.model, self.kind]).encode()).hexdigest()
 
     def request(self, text: str) -> dict[str, Any]:
         """Return what is sent to ask for the price that `text` is about."""
@@ -163,24 +169,32 @@ def _check_there(client: openai.OpenAI, endpoint: Endpoint, done: int, total: in
         client.with_options(max_retries=1).models.list()
     except openai.APIConnectionError as error:
         raise _told(error, endpoint, done, total) from None
-    except openai.OpenAIError:  # whatever it says, it is there
+    except Exception:  # whatever it says, and however it says it, it is there
         pass
 
 
 def _ask(client: openai.OpenAI, endpoint: Endpoint, text: str) -> Said:
     request = endpoint.request(text)
-    if endpoint.kind == "completions":
-        answer: Any = client.completions.create(**request)
-        said = answer.choices[0].text if answer.choices else ""
-    else:
-        answer = client.chat.completions.create(**request)
-        said = answer.choices[0].message.content if answer.choices else ""
-    usage = answer.usage
-    return Said(
-        str(said or "").strip()[:200],
-        int(usage.prompt_tokens) if usage else 0,
-        int(usage.completion_tokens) if usage else 0,
-    )
+    try:
+        if endpoint.kind == "completions":
+            answer: Any = client.completions.create(**request)
+            said = answer.choices[0].text
+        else:
+            answer = client.chat.completions.create(**request)
+            said = answer.choices[0].message.content
+        usage = answer.usage
+        tokens = [
+            int(getattr(usage, name, None) or 0) for name in ("prompt_tokens", "completion_tokens")
+        ]
+    except openai.OpenAIError:
+        raise
+    except Exception as error:  # whatever a server says that is none, the client hands on
+        raise PricerError(
+            f"{without_passwords(endpoint.url)} does not answer like an OpenAI-compatible API "
+            f"({first_line(error)}): check --url (most end in /v1) and --endpoint"
+        ) from None
+    # a refusal has no content; what follows the number is of no use
+    return Said(mended(str(said or "").strip()[:LONGEST_ANSWER]), *tokens)
 
 
 def _told(error: BaseException, endpoint: Endpoint, done: int, total: int) -> BaseException:

@@ -13,6 +13,8 @@ from pricer.errors import PricerError, quoted, without_passwords
 from pricer.tables import interval_text, usd
 from pricer.workspace import Workspace, require
 
+HERE = ("localhost", "127.0.0.1", "::1")
+
 if TYPE_CHECKING:
     from pricer.judging.asked import Asked
     from pricer.judging.paired import Bootstrap
@@ -36,17 +38,19 @@ def judge_api(
         float | None, typer.Option(min=0, help="USD a million tokens that come out")
     ] = None,
     key_variable: Annotated[
-        str, typer.Option(help="variable of the environment, or of .env, that has the key")
-    ] = "OPENAI_API_KEY",
+        str | None,
+        typer.Option(
+            help="variable of the environment, or of .env, that has the key; OPENAI_API_KEY for "
+            "api.openai.com, none for others"
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="ask without asking you first")] = False,
 ) -> None:
     """Ask a model behind an API for the prices of test products, and judge it as the others are."""
     from pricer.judging.asked import check_name
 
-    _check_url(url)
+    key = _key(url, key_variable)
     name = name or re.sub(r"[^\w.:-]+", "-", model).strip("-.:")
-    if not re.fullmatch(r"\w[\w.:-]{0,99}", name):
-        raise PricerError(f"{quoted(name)} is no name of a file: give another --name")
     check_name(name)
     try:
         from pricer.commands.frontier import Cache, Endpoint, ask_all, cache_key, expected_tokens
@@ -65,15 +69,16 @@ def judge_api(
     asked_text = "summary" if endpoint == "chat" else "prompt"
     items = read_parquet(source, ["id", "price", asked_text]).head(products)
     texts = items[asked_text].tolist()
-    key = os.environ.get(key_variable, "")
     where = Endpoint(url, model, endpoint, max_tokens, key)
-    cache = Cache(left.root / "data/api" / f"{name}.jsonl")
+    cache = Cache(left.root / "data/api" / f"{where.sha256()[:16]}.jsonl")
     open_ = [text for text in texts if cache.get(cache_key(where, text)) is None]
     going_in, coming_out = expected_tokens(where, open_)
     print(
         f"{model} at {without_passwords(url)}: {len(open_)} of {len(items)} products to ask, "
         f"about {going_in:,} tokens in and {coming_out:,} out, "
-        f"{_cost_text(_cost(going_in, coming_out, input_price, output_price))}"
+        f"{_cost_text(_cost(going_in, coming_out, input_price, output_price))}; at most "
+        f"{max_tokens * len(open_):,} out (--max-tokens), "
+        f"{_cost_text(_cost(going_in, max_tokens * len(open_), input_price, output_price))}"
     )
     if open_ and not yes:
         if not sys.stdin.isatty():
@@ -119,10 +124,29 @@ def _scored(asked: "Asked", bootstrap: "Bootstrap") -> str:
     )
 
 
-def _check_url(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+def _key(url: str, variable: str | None) -> str:
+    """Return the key for an address; "" where none is to be sent.
+
+    Raises:
+        PricerError: it is no address, there is no such key, or others could read it on its way.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https"):
         raise PricerError(f"--url must be an address as in https://HOST/v1, got {quoted(url)}")
+    variable = variable or ("OPENAI_API_KEY" if host == "api.openai.com" else None)
+    if not variable:
+        return ""
+    key = os.environ.get(variable, "").strip()
+    if not key or not (key.isascii() and key.isprintable()):
+        what = "holds no key that can be sent" if key else "is not set"
+        raise PricerError(f"{variable} {what}: set it in the environment or in .env")
+    if parts.scheme == "http" and host not in HERE:
+        raise PricerError(f"{url}: a key goes over https alone, but for servers on this machine")
+    return key
 
 
 def _cost(

@@ -235,6 +235,8 @@ def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: dict[str, Any]
     for token, number in model["vocab"].items():
         tokens[number], kinds[number] = token, TokenType.NORMAL
     for added in described.get("added_tokens", []):
+        if added["id"] >= len(tokens):  # one that the model has no row for, and never says
+            continue
         tokens[added["id"]] = added["content"]
         kinds[added["id"]] = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
     writer.add_tokenizer_model("gpt2")
@@ -265,6 +267,12 @@ def _tokenizer(folder: Path) -> dict[str, Any]:
 
 def _pre_tokenizer(folder: Path, described: dict[str, Any]) -> str:
     """Return llama.cpp's name of how a tokenizer splits text."""
+    normalizer = (described.get("normalizer") or {}).get("type")
+    if normalizer not in (None, "NFC"):  # see `check_tokens`
+        raise BaseModelError(
+            f"{folder}: its tokenizer changes text first ({quoted(normalizer)}), which GGUF has no "
+            "word for: `pricer export merged` takes any"
+        )
     split = described.get("pre_tokenizer") or {}
     parts = split.get("pretokenizers", [split])
     name = PRE_TOKENIZERS.get(tuple(_kind_of_split(part) for part in parts))

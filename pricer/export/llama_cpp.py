@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,9 +62,9 @@ def llama_server(file: Path, *, tokens: int, slots: int = 1) -> Iterator[httpx2.
     ):
         assert process.stdout
         try:
-            address = process.stdout.readline().strip()
-            if not address.startswith("http"):
-                process.wait(TIMEOUT_S)
+            lines = map(str.strip, process.stdout)  # the library may say something first
+            address = next((line for line in lines if line.startswith("http")), None)
+            if address is None:
                 log.seek(0)
                 raise PricerError(f"{file}: llama.cpp cannot load it ({_reason(log.read())})")
             with httpx2.Client(base_url=address, timeout=TIMEOUT_S, trust_env=False) as client:
@@ -81,7 +82,13 @@ def _reason(log: str) -> str:
 def check_tokens(
     client: httpx2.Client, tokenizer: PreTrainedTokenizerBase, prompts: list[str]
 ) -> None:
-    """Raise PricerError if llama.cpp makes other tokens of a prompt: it would be another prompt."""
+    """Raise PricerError if llama.cpp makes other tokens of a prompt: it would be another prompt.
+
+    Where the tokenizer composes letters and accents first (NFC, as Qwen's does), llama.cpp leaves
+    that to who asks it: prompts are compared as composed ones.
+    """
+    if "NFC" in str(tokenizer.backend_tokenizer.normalizer):
+        prompts = [unicodedata.normalize("NFC", prompt) for prompt in prompts]
     for prompt, ids in zip(prompts, encode_prompts(tokenizer, prompts), strict=True):
         said = _ask(client, "/tokenize", {"content": prompt, "add_special": True})["tokens"]
         if said != ids:

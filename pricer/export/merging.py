@@ -1,13 +1,16 @@
 """Base weights and adapter as one model: merged in float32, onto the numbers it was trained on."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
 import torch
+from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from pricer.errors import PricerError
 from pricer.model.adapters import load_adapter
 from pricer.model.base import (
     choose_device,
@@ -57,6 +60,7 @@ def merge(
     )
     replace_quantized_layers(model)
     with_adapter = load_adapter(model, adapter, torch.float32)
+    _refuse_shared(with_adapter, adapter)
     for layer in with_adapter.modules():
         if isinstance(layer, LoraLayer):  # one at a time: float32 for all is twice the memory
             weights = layer.get_base_layer().float()
@@ -68,8 +72,31 @@ def merge(
     return merged.to(dtype)
 
 
+def _refuse_shared(model: PeftModel, adapter: Path) -> None:
+    """Raise PricerError if an adapter changes weights that another layer uses too.
+
+    The output layer of many models has the weights of the embeddings: merged, both would change.
+    """
+    users = Counter(
+        weight.data_ptr()
+        for module in model.modules()
+        for weight in module.parameters(recurse=False)
+    )
+    for name, layer in model.named_modules():
+        if isinstance(layer, LoraLayer) and users[layer.get_base_layer().weight.data_ptr()] > 1:
+            raise PricerError(
+                f"{adapter}: changes {name}, whose weights another layer shares (tied embeddings): "
+                "it cannot be merged, train with other lora.target_modules"
+            )
+
+
 def save_merged(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base: Path, folder: Path
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    base: Path,
+    folder: Path,
+    *,
+    max_new_tokens: int,
 ) -> None:
     """Write a merged model as a Hugging Face folder that decodes greedily.
 
@@ -78,10 +105,11 @@ def save_merged(
         tokenizer: of the base model.
         base: its folder, whose tokenizer's files are taken as they are.
         folder: an existing folder.
+        max_new_tokens: of a text, unless a call says otherwise.
     """
     model.generation_config = GenerationConfig(
         do_sample=False,
-        max_new_tokens=ServingRecord().max_new_tokens,
+        max_new_tokens=max_new_tokens,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -5,6 +5,7 @@ something else. `pricer judge-api` writes them.
 """
 
 import datetime
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,13 +13,13 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pricer.errors import ItemsError, PricerError
+from pricer.errors import ItemsError, PricerError, quoted
 from pricer.files import read_json, write_json
 from pricer.judging.leaderboard import LABELS
 from pricer.params import first_problem
-from pricer.prices.predictions import no_number_is_zero, parse_price
+from pricer.prices.predictions import LARGEST, no_number_is_zero, parse_price
 
-NAME = r"^[\w][\w.:-]{0,99}$"
+NAME = r"\w[\w.:-]{0,99}"
 TAKEN = {*LABELS, "workspace"}
 
 
@@ -54,12 +55,20 @@ class Asked(Record):
     def predictions(self) -> pd.DataFrame:
         """Return id, price, estimate_usd (USD) and unparsed; no number counts as $0."""
         table = pd.DataFrame([dict(answer) for answer in self.answers])
-        numbers = [parse_price(text) for text in table.pop("text")]
+        numbers = [_dollars(text) for text in table.pop("text")]
         return no_number_is_zero(table.assign(estimate_usd=np.array(numbers, dtype=float)))
 
 
+def _dollars(text: str) -> float | None:
+    """Return the first number in an answer, None where there is none, or one that no price has."""
+    number = parse_price(text)
+    return number if number is not None and number <= LARGEST else None
+
+
 def check_name(name: str) -> None:
-    """Raise PricerError if a predictor here has that name already."""
+    """Raise PricerError unless a model that was asked can have that name beside what is here."""
+    if not re.fullmatch(NAME, name):
+        raise PricerError(f"{quoted(name)} is no name of a file: give another --name")
     if name in TAKEN:
         raise PricerError(f"{name} is what a predictor here is called: give another --name")
 
@@ -98,6 +107,7 @@ def read_all_asked(folder: Path, items: pd.DataFrame) -> dict[str, pd.DataFrame]
     prices = dict(zip(items["id"], items["price"], strict=True))
     tables = {}
     for file in sorted(folder.glob("*.json")):
+        check_name(file.stem)
         table = read_asked(file).predictions()
         known = np.array([prices.get(one, np.nan) for one in table["id"]], dtype=float)
         if not np.isclose(known, table["price"], rtol=1e-5, atol=0).all() or (

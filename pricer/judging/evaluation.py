@@ -187,5 +187,7 @@ def scores_json(evaluation: Evaluation) -> dict[str, Any]:
         scores[name]["points"] = told
     for name, gap in evaluation.tuned_less.items():
         scores[name]["tuned_less_this"] = flat(gap)
+    asked = {name: scores.pop(name) for name in evaluation.asked}
+    elsewhere = {"asked": asked} if asked else {}
     floor = {} if evaluation.floor_mae is None else {"floor_mae": evaluation.floor_mae}
-    return {**scores.pop("tuned"), **floor, **scores}
+    return {**scores.pop("tuned"), **floor, **scores, **elsewhere}

@@ -20,6 +20,7 @@ from pricer.products.prompts import build_prompt
 from tests.conftest import ROOT
 
 KEY = "sk-secretOfTheTests"
+COMMAND = ("judge-api", "--model", "shop/m1", "--key-variable", "OPENAI_API_KEY")
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def judge(desk, commands):
 
     def run(url: str, *options: str, ok: bool = True, **environment: str):
         done = subprocess.run(
-            [str(commands / "pricer"), "judge-api", "--url", url, "--model", "shop/m1", *options],
+            [str(commands / "pricer"), *COMMAND, "--url", url, *options],
             cwd=desk,
             env=os.environ | {"OPENAI_API_KEY": KEY} | environment,
             capture_output=True,
@@ -67,6 +68,7 @@ class Api(ThreadingHTTPServer):
         self.requests: list[dict] = []
         self.keys: set[str] = set()
         self.answer = "About $25."
+        self.body: bytes | None = None
         self.hold_after: int | None = None
         self.held, self.lock = threading.Event(), threading.Lock()
 
@@ -106,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
         }
         if refused:
             body = {"error": {"message": f"no, {KEY} is not allowed", "code": status}}
-        data = json.dumps(body).encode()
+        data = json.dumps(body).encode() if self.server.body is None else self.server.body
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -177,7 +179,7 @@ def test_refusals_are_told_in_a_line_without_the_key(judge, api, status, says):
 def test_an_interrupted_run_goes_on(desk, judge, api, commands):
     api.hold_after = 5
     process = subprocess.Popen(
-        [str(commands / "pricer"), "judge-api", "--url", api.url, "--model", "shop/m1", "--yes"],
+        [str(commands / "pricer"), *COMMAND, "--url", api.url, "--yes", "--concurrency", "1"],
         cwd=desk,
         env=os.environ | {"OPENAI_API_KEY": KEY},
         stdout=subprocess.DEVNULL,
@@ -187,14 +189,14 @@ def test_an_interrupted_run_goes_on(desk, judge, api, commands):
     assert api.held.wait(60)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    kept = desk / "data/api/shop-m1.jsonl"
+    [kept] = (desk / "data/api").iterdir()
     with kept.open("a") as stream:
         stream.write('{"key": "torn')
     before = sum(line.endswith("}") for line in kept.read_text().splitlines())
-    assert 0 < before <= 5 and not (desk / "metrics/api/shop-m1.json").exists()
+    assert before == 5 and not (desk / "metrics/api/shop-m1.json").exists()
     api.hold_after, asked = None, len(api.requests)
-    assert f"{12 - before} of 12 products to ask" in judge(api.url, "--yes")
-    assert len(api.requests) == asked + 12 - before
+    assert "7 of 12 products to ask" in judge(api.url, "--yes")
+    assert len(api.requests) == asked + 7
     assert len(read_asked(desk / "metrics/api/shop-m1.json").answers) == 12
 
 
@@ -202,10 +204,56 @@ def test_nobody_is_asked_before_someone_agrees(judge, api):
     assert "nobody to confirm it: add --yes" in judge(api.url, ok=False)
     assert not api.requests
     assert "--url must be an address" in judge("ftp://host", "--yes", ok=False)
-    assert "is what a predictor here is called" in judge(
-        api.url, "--yes", "--name", "tuned", ok=False
-    )
-    assert "no name of a file" in judge(api.url, "--yes", "--name", "../x", ok=False)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        b"{",
+        b"{}",
+        b"[]",
+        b"null",
+        b'{"choices": []}',
+        b'{"choices": [{}]}',
+        b'{"error": {"message": "no"}}',
+    ],
+)
+def test_what_is_no_such_api_is_told_and_not_kept(desk, judge, api, body):
+    api.body = body
+    line = judge(api.url, "--yes", "--products", "1", ok=False)
+    assert "does not answer like an OpenAI-compatible API" in line and "/v1" in line
+    assert not list((desk / "data").glob("api/*"))
+
+
+def test_the_first_number_counts_however_late_and_a_loop_of_digits_is_none(desk, judge, api):
+    api.answer = "Well, " * 100 + "$150 \ud800"
+    judge(api.url, "--yes", "--products", "2")
+    file = desk / "metrics/api/shop-m1.json"
+    assert set(read_asked(file).predictions()["estimate_usd"]) == {150.0}
+    api.answer = "9" * 150
+    judge(api.url, "--yes", "--products", "4")
+    assert read_asked(file).predictions()["unparsed"].tolist() == [False, False, True, True]
+
+
+def test_a_key_goes_to_whom_it_is_for(judge, api):
+    assert "--url must be an address" in judge("http://[::1", "--yes", ok=False)
+    assert "--url must be an address" in judge("https://host:abc/v1", "--yes", ok=False)
+    line = judge("http://elsewhere.invalid/v1", "--yes", ok=False)
+    assert "a key goes over https alone" in line
+    for value, says in (("", "is not set"), ("sk\u201c", "holds no key that can be sent")):
+        line = judge(api.url, "--yes", ok=False, OPENAI_API_KEY=value)
+        assert f"OPENAI_API_KEY {says}" in line
+    assert not api.requests
+    judge(api.url, "--yes", "--products", "1", "--key-variable", "", OPENAI_API_KEY="other")
+    assert api.keys == {"Bearer none"}
+
+
+@pytest.mark.parametrize("name", ["tuned", "base", "mlp", "workspace", "../x", ""])
+def test_names_that_are_taken_or_none(judge, api, name):
+    line = judge(api.url, "--yes", "--name", name or "-", ok=False)
+    assert "is what a predictor here is called" in line or "no name of a file" in line
+    assert not api.requests
 
 
 def test_nobody_there_is_told(judge):

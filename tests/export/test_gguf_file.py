@@ -172,6 +172,7 @@ def edit(folder: Path, name: str, **values) -> None:
         ("config.json", {"model_type": "gpt2"}, "type 'gpt2' cannot be written as GGUF here"),
         ("config.json", {"rope_parameters": {"rope_type": "yarn"}}, "positions of type 'yarn'"),
         ("tokenizer.json", {"model": {"type": "Unigram"}}, "only byte-level BPE tokenizers"),
+        ("tokenizer.json", {"normalizer": {"type": "Lowercase"}}, "changes text first"),
         (
             "tokenizer.json",
             {"pre_tokenizer": {"type": "Whitespace"}},
@@ -194,3 +195,16 @@ def test_a_file_that_llama_cpp_cannot_load_is_told(tmp_path):
     with pytest.raises(PricerError, match="damaged.gguf: llama.cpp cannot load it"):
         with llama_server(tmp_path / "damaged.gguf", tokens=16):
             raise AssertionError("served")
+
+
+def test_tokens_beyond_the_models_rows_are_left_out_and_accents_composed(base_model_dir, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(base_model_dir, folder)
+    file = folder / "tokenizer.json"
+    described = json.loads(file.read_text()) | {"normalizer": {"type": "NFC"}}
+    more = described["added_tokens"][0] | {"id": 5000, "content": "<|more|>"}
+    file.write_text(json.dumps(described | {"added_tokens": [*described["added_tokens"], more]}))
+    check_convertible(folder)
+    write_gguf(folder, tmp_path / "model.f16.gguf", "f16")
+    with llama_server(tmp_path / "model.f16.gguf", tokens=400) as client:
+        check_tokens(client, load_tokenizer(folder), [build_prompt("cafe\u0301 au lait")])

@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from pricer.errors import PricerError
 from pricer.export.merging import merge, save_merged
 from pricer.model.adapters import load_adapter
 from pricer.model.base import load_base_model
@@ -26,7 +27,7 @@ def an_adapter(base: Path, folder: Path, bits: int = 16, **settings) -> Path:
     for name, weight in model.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(weight, std=0.3)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_embedding_layers=False)
     return folder
 
 
@@ -66,7 +67,7 @@ def test_a_merge_is_the_adapter_on_the_very_weights(
     merged = merge(base_model_dir, adapter, record, onto="trained", dtype=torch.float32)
     folder = tmp_path / "merged"
     folder.mkdir()
-    save_merged(merged, tokenizer, base_model_dir, folder)
+    save_merged(merged, tokenizer, base_model_dir, folder, max_new_tokens=8)
     found = log_probs(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval())
     # int8 rounds its inputs too when it computes
     assert torch.allclose(found, wanted, atol=1e-3 if bits != 8 else 0.15)
@@ -84,7 +85,7 @@ def test_a_merged_folder_is_whole_greedy_and_not_quantized(
     model = merge(base_model_dir, adapter, record, onto="trained", dtype=torch.bfloat16)
     folder = tmp_path / "merged"
     folder.mkdir()
-    save_merged(model, tokenizer, base_model_dir, folder)
+    save_merged(model, tokenizer, base_model_dir, folder, max_new_tokens=8)
     config = json.loads((folder / "config.json").read_text())
     assert "quantization_config" not in config and config["dtype"] == "bfloat16"
     generation = json.loads((folder / "generation_config.json").read_text())
@@ -93,3 +94,10 @@ def test_a_merged_folder_is_whole_greedy_and_not_quantized(
         assert (folder / name).read_bytes() == (base_model_dir / name).read_bytes()
     assert not (folder / "origin.json").exists()
     assert not list(folder.glob("adapter*"))
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+def test_shared_weights_are_not_merged_twice(base_model_dir, tmp_path, record):
+    adapter = an_adapter(base_model_dir, tmp_path / "adapter", target_modules=["lm_head"])
+    with pytest.raises(PricerError, match="whose weights another layer shares .tied embeddings."):
+        merge(base_model_dir, adapter, record, onto="trained", dtype=torch.float32)

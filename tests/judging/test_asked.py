@@ -44,7 +44,7 @@ def test_it_stands_in_the_leaderboard_with_its_own_products(items, tmp_path):
     assert found.tuned_less["m1"].n == 20
     rows = {row.name: row.label for row in leaderboard(found, None)}
     assert rows["m1"] == "m1 (asked, n = 20)"
-    assert scores_json(found)["m1"]["unparsed_rate"] == 0
+    assert scores_json(found)["asked"]["m1"]["unparsed_rate"] == 0
     # it is no predictor without a language model
     assert sentence(found) == sentence(evaluation)
 

@@ -207,3 +207,12 @@ def test_a_damaged_record_is_one_line(tmp_path, content, says):
     with pytest.raises(PricerError, match="tuned.json is no serving record") as error:
         read_record(file)
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_card_without_evidence_means_none_also_beside_one_with_it(tmp_path):
+    among = ServingRecord(cutoff=60, evidence=ToldEvidence(neighbors=3, words=True), point="mean")
+    (tmp_path / "README.md").write_text('---\npricer: {"cutoff": 90}\n---\n')
+    asked = record_of(tmp_path, among=among)
+    assert (asked.cutoff, asked.evidence, asked.point) == (90, None, "mean")
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")  # one that says nothing
+    assert record_of(tmp_path, among=among).evidence == among.evidence
