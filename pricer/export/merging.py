@@ -10,11 +10,12 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from pricer.errors import PricerError
+from pricer.errors import BaseModelError, PricerError
 from pricer.model.adapters import load_adapter
 from pricer.model.base import (
     choose_device,
     choose_dtype,
+    dtype_name,
     load_base_model,
     replace_quantized_layers,
 )
@@ -43,7 +44,8 @@ def merge(
         dtype: of the merged weights.
 
     Raises:
-        BaseModelError: one of the folders cannot be loaded.
+        BaseModelError: one of the folders cannot be loaded, or `dtype` cannot hold the sum.
+        PricerError: the adapter changes weights that another layer uses too.
     """
     device = choose_device("auto")
     quantization = record.quantization
@@ -69,7 +71,14 @@ def merge(
     merged: PreTrainedModel = with_adapter.unload()
     if quantizer := getattr(merged, "hf_quantizer", None):
         quantizer.remove_quantization_config(merged)
-    return merged.to(dtype)
+    merged = merged.to(dtype)
+    for name, weight in merged.named_parameters():
+        if not weight.isfinite().all():
+            raise BaseModelError(
+                f"{base}: {name} with the adapter holds more than {dtype_name(dtype)} can: "
+                "`pricer export merged` with --dtype bfloat16 takes it"
+            )
+    return merged
 
 
 def _refuse_shared(model: PeftModel, adapter: Path) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from pricer.errors import PricerError
+from pricer.errors import BaseModelError, PricerError
 from pricer.export.merging import merge, save_merged
 from pricer.model.adapters import load_adapter
 from pricer.model.base import load_base_model
@@ -101,3 +102,12 @@ def test_shared_weights_are_not_merged_twice(base_model_dir, tmp_path, record):
     adapter = an_adapter(base_model_dir, tmp_path / "adapter", target_modules=["lm_head"])
     with pytest.raises(PricerError, match="whose weights another layer shares .tied embeddings."):
         merge(base_model_dir, adapter, record, onto="trained", dtype=torch.float32)
+
+
+def test_what_float16_cannot_hold_is_told(base_model_dir, tmp_path, record):
+    adapter = an_adapter(base_model_dir, tmp_path / "adapter")
+    file = adapter / "adapter_model.safetensors"
+    save_file({name: weight * 1e4 for name, weight in load_file(file).items()}, file)
+    with pytest.raises(BaseModelError, match="holds more than float16 can: .* --dtype bfloat16"):
+        merge(base_model_dir, adapter, record, onto="trained", dtype=torch.float16)
+    merge(base_model_dir, adapter, record, onto="trained", dtype=torch.bfloat16)
