@@ -19,10 +19,10 @@ from pricer.errors import PricerError, first_line
 LARGEST_JSON = 2**26  # bytes: twice the tokenizer with the largest vocabulary
 
 
-def _partial(path: Path) -> Path:
+def _partial(path: Path, writer: str) -> Path:
     """Return the name that `path` is written under, cleared of what a killed run left."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}{writer}.partial")
     _remove(partial)
     return partial
 
@@ -35,14 +35,15 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path, *, folder: bool = False) -> Iterator[Path]:
+def writing(path: Path, *, folder: bool = False, writer: str = "") -> Iterator[Path]:
     """Yield a temporary name that becomes `path` when the block ends, and vanishes if it fails.
 
     Args:
         path: the file or folder to write; what stands there is replaced.
         folder: yield an empty folder instead of the name of a file.
+        writer: what tells this writer from another who may write the same file at the same time.
     """
-    partial = _partial(path)
+    partial = _partial(path, writer)
     try:
         if folder:
             partial.mkdir()

@@ -46,7 +46,7 @@ def read_rows(source: Path) -> Iterator[Row]:
         own_id = row.get("id")
         kind = kind or type(own_id)
         # they share a column of a CSV or Parquet file in the end
-        if type(own_id) is not kind or not _is_id(own_id):
+        if type(own_id) is not kind or not readers.is_id(own_id):
             raise ItemsError(
                 f"{readers.located(source, number)}: ids must be all whole numbers of 64 bits, all "
                 f"text or none, got {quoted(own_id)}"
@@ -63,12 +63,6 @@ def _stdin_rows() -> readers.Numbered:
         yield from readers.text_rows(readers.bounded_lines(sys.stdin, STDIN))
     except UnicodeDecodeError as error:
         raise ItemsError(f"{STDIN}: not UTF-8 text (byte {error.start})") from None
-
-
-def _is_id(value: object) -> bool:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return -(2**63) <= value < 2**63
-    return value is None or isinstance(value, str)
 
 
 def product_of(row: Row) -> Row:
@@ -232,11 +226,16 @@ _TYPES = {
 
 def _write_parquet(rows: Iterator[Row], out: Path) -> None:
     chunk = list(islice(rows, partial.CHUNK))
-    types = {key: _TYPES.get(key, pa.string()) for key in chunk[0]}
-    if isinstance(chunk[0].get("id"), int):
-        types["id"] = pa.int64()
-    schema = pa.schema(types)
+    schema = parquet_schema(list(chunk[0]), numbers=isinstance(chunk[0].get("id"), int))
     with pa.parquet.ParquetWriter(out, schema, write_page_checksum=True) as file:
         while chunk:
             file.write_table(pa.Table.from_pylist(chunk, schema))
             chunk = list(islice(rows, partial.CHUNK))
+
+
+def parquet_schema(columns: list[str], *, numbers: bool) -> pa.Schema:
+    """Return the types of a Parquet file's columns; `numbers` says whether ids are."""
+    types = {column: _TYPES.get(column, pa.string()) for column in columns}
+    if "id" in types and numbers:
+        types["id"] = pa.int64()
+    return pa.schema(types)

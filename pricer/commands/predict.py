@@ -3,11 +3,13 @@
 import io
 import os
 import sys
-from dataclasses import fields
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -15,7 +17,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from pricer.commands.bulk import (
-    Estimate,
     Load,
     check_rows,
     estimates,
@@ -23,28 +24,31 @@ from pricer.commands.bulk import (
     product_of,
     read_rows,
 )
-from pricer.errors import ItemsError, PricerError, printable
+from pricer.commands.in_parts import Bulk, price_on_ray, price_shard
+from pricer.commands.partial import CHUNK
+from pricer.commands.pricing import Question, load
+from pricer.errors import ItemsError, PricerError, printable, without_passwords
 from pricer.escaping import json_line, shortened
 from pricer.params import Point
 from pricer.products.items import clean_text
-from pricer.products.readers import REPLACEMENT, Row
-from pricer.provenance import code_hashes, digest
-
-if TYPE_CHECKING:
-    from pricer.prices.predictor import PriceEstimate
+from pricer.products.readers import Row
 
 SHOWN = 1000  # products in a table: more belong into a file
-# columns that there are where prompts tell evidence
-EVIDENCE = ("neighbors", "words_estimate_usd")
 
 
 def predict(
     description: Annotated[str | None, typer.Argument(help="what the product is")] = None,
     file: Annotated[
-        Path | None,
-        typer.Option(help="products: TXT (one a line), JSONL, JSON, CSV or Parquet; - is stdin"),
+        str | None,
+        typer.Option(
+            help="products: TXT (one a line), JSONL, JSON, CSV or Parquet; - is stdin; with --ray "
+            "and --shard also a folder of them, or a URL such as s3://"
+        ),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="JSONL, CSV or Parquet file")] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(help="JSONL, CSV or Parquet file; with --ray and --shard a folder or a URL"),
+    ] = None,
     interval: Annotated[int, typer.Option(min=1, max=99, help="percent")] = 80,
     point: Annotated[
         Point | None,
@@ -55,20 +59,48 @@ def predict(
     raw_csv: Annotated[
         bool, typer.Option(help="no ' before text that a spreadsheet takes for a formula")
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="price parts on a Ray cluster: its address; auto starts one here"),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="price every N-th part, from the I-th on, as I/N: for a job array"),
+    ] = None,
+    part_rows: Annotated[
+        int, typer.Option(min=CHUNK, help=f"products of a part, a multiple of {CHUNK}")
+    ] = 16 * CHUNK,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="of an actor (1 if not given) or a shard (all)")
+    ] = None,
 ) -> None:
     """Price one product, or all in a file, with the adapter that `dvc repro` trained."""
     _check_options(description, file, output, resume)
-    load = partial(_load, interval=interval, point=point, distribution=distribution)
-    if file and output:
-        _write_file(file, output, load, resume=resume, raw_csv=raw_csv)
+    question = Question(interval, point, distribution)
+    if ray is not None or shard is not None:
+        if raw_csv or (ray is not None and shard is not None):
+            raise ItemsError("--ray, --shard and --raw-csv exclude one another")
+        bulk = Bulk(file or "", output or "", question, part_rows, threads, resume)
+        _write(
+            lambda: price_on_ray(bulk, ray) if ray is not None else price_shard(bulk, shard or ""),
+            output,
+        )
+    elif file and output:
+        _check_here(file, output)
+        load_it = partial(load, question)
+        _write(
+            lambda: predict_file(Path(file), Path(output), load_it, resume=resume, raw_csv=raw_csv),
+            output,
+        )
     elif file:
-        _show_file(file, load)
+        _check_here(file)
+        _show_file(Path(file), partial(load, question))
     else:
-        _show_one(description or "", load)
+        _show_one(description or "", question)
 
 
 def _check_options(
-    description: str | None, file: Path | None, output: Path | None, resume: bool
+    description: str | None, file: str | None, output: str | None, resume: bool
 ) -> None:
     if (description is None) == (file is None):
         raise ItemsError("give either a description or --file")
@@ -80,46 +112,22 @@ def _check_options(
         raise ItemsError("standard output is closed: name a file with --output")
 
 
-def _load(*, interval: int, point: Point | None, distribution: bool) -> tuple[Estimate, Row]:
-    """Return what prices a chunk of products, and the options that shape what it says."""
-    # torch takes seconds to import: only a command that predicts waits for it
-    from pricer.prices.predictor import Predictor
-
-    predictor = Predictor.from_pipeline()
-    without = () if predictor.settings.evidence else EVIDENCE
-
-    def estimate(products: list[Row]) -> list[Row]:
-        found = predictor.predict_each(
-            products, point=point, level=interval, distribution=distribution
-        )
-        rows = [
-            _row(product, one, interval=interval, distribution=distribution)
-            for product, one in zip(products, found, strict=True)
-        ]
-        return [
-            {column: value for column, value in row.items() if column not in without}
-            for row in rows
-        ]
-
-    options = {
-        "interval": interval,
-        "point": point or predictor.settings.point,
-        "distribution": distribution,
-        # hashes of base model and adapter, calibration, precision and all else
-        "model": predictor.settings.sha256(),
-        "device": predictor.model.device.type,
-        "code": digest(code_hashes()),
-    }
-    return estimate, options
+def _check_here(*paths: str) -> None:
+    for path in paths:
+        if "://" in path or Path(path).is_dir():
+            raise ItemsError(
+                f"{without_passwords(path)}: a folder or a URL is for --ray and --shard (1/1 is "
+                "all in this process)"
+            )
 
 
-def _write_file(file: Path, output: Path, load: Load, *, resume: bool, raw_csv: bool) -> None:
+def _write(price: Callable[[], Counter[str]], output: str | None) -> None:
     try:
-        counts = predict_file(file, output, load, resume=resume, raw_csv=raw_csv)
+        counts = price()
     except KeyboardInterrupt:
         raise PricerError("interrupted: the same command with --resume goes on") from None
     failed = f" ({counts['failed']} without an estimate, see `error`)" if counts["failed"] else ""
-    print(f"{counts.total()} products{failed}: {output}", file=sys.stderr)
+    print(f"{counts.total()} products{failed}: {without_passwords(str(output))}", file=sys.stderr)
 
 
 def _show_file(file: Path, load: Load) -> None:
@@ -144,14 +152,15 @@ def _show_file(file: Path, load: Load) -> None:
         print(f"{failed} products without an estimate, see `error`", file=sys.stderr)
 
 
-def _show_one(description: str, load: "partial[tuple[Estimate, Row]]") -> None:
+def _show_one(description: str, question: Question) -> None:
     # the command line's bytes are UTF-8, whatever the locale says
     description = os.fsencode(description).decode(errors="replace")
     if not clean_text(description):
         raise ItemsError("product 1: no description")
     console = Console()
-    sketched = {"distribution": True} if console.is_terminal else {}
-    estimate, _ = load(**sketched)
+    if console.is_terminal:  # which sees a sketch of it
+        question = replace(question, distribution=True)
+    estimate, _ = load(question)
     rows = estimate([product_of({"summary": description})])
     if rows[0]["error"]:
         raise PricerError(rows[0]["error"])
@@ -195,25 +204,6 @@ def _likened_to(row: Row, *, width: int) -> Table:
         table.add_row(title, f"${one['price_usd']:,.2f}", f"{one['similarity']:.2f}")
     table.add_row("words and these suggest", f"${row['words_estimate_usd']:,.2f}", "")
     return table
-
-
-def _row(product: Row, found: "PriceEstimate | str", *, interval: int, distribution: bool) -> Row:
-    """Return what is written about a product: the same columns with an estimate or without."""
-    from pricer.prices.predictor import PriceEstimate
-
-    row = {"id": product["id"]} if "id" in product else {}
-    row |= dict.fromkeys(field.name for field in fields(PriceEstimate)) | {"interval": interval}
-    row |= {} if isinstance(found, str) else vars(found)
-    if row["neighbors"] is not None:
-        row["neighbors"] = [vars(one) for one in row["neighbors"]]
-    probabilities = row.pop("probabilities")
-    row["damaged_text"] = REPLACEMENT in (product["summary"] or "")
-    row["error"] = found if isinstance(found, str) else None
-    row["summary"] = product["summary"]
-    if distribution:
-        known = probabilities is not None
-        row["probabilities"] = [float(f"{p:.4g}") for p in probabilities] if known else None
-    return row
 
 
 def sketch(probabilities: list[float], *, width: int = 60, height: int = 6) -> str:

@@ -85,6 +85,13 @@ def located(path: Path, number: int) -> str:
     return f"{path} {unit} {number}"
 
 
+def is_id(value: object) -> bool:
+    """Tell whether a value can be a product's id: text, a whole number of 64 bits, None."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return -(2**63) <= value < 2**63
+    return value is None or isinstance(value, str)
+
+
 def text_rows(lines: Iterable[str]) -> Numbered:
     """Yield a row for each line that is not blank, with the line as its `summary`."""
     for number, line in enumerate(lines, start=1):
@@ -128,14 +135,19 @@ def _lines(
 
 def _decoded(lines: Iterator[str], path: Path) -> Iterator[str]:
     for number, line in enumerate(lines, start=1):
-        try:
-            line.encode()
-        except UnicodeEncodeError as error:
-            place = len(line[: error.start].encode())
-            raise ItemsError(
-                f"{path} line {number}: not UTF-8 text (byte {place} of the line): save it as UTF-8"
-            ) from None
+        check_text(line, path, number)
         yield line
+
+
+def check_text(line: str, path: Path, number: int) -> None:
+    """Raise ItemsError if bytes of a line were no UTF-8, and are escaped in it."""
+    try:
+        line.encode()
+    except UnicodeEncodeError as error:
+        place = len(line[: error.start].encode())
+        raise ItemsError(
+            f"{path} line {number}: not UTF-8 text (byte {place} of the line): save it as UTF-8"
+        ) from None
 
 
 def _txt_rows(path: Path) -> Numbered:
@@ -147,7 +159,17 @@ def _jsonl_rows(path: Path) -> Numbered:
     with _lines(path) as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield number, _object(_parse_json(line, path, first_line=number), path, number)
+                yield number, jsonl_row(line, path, number)
+
+
+def jsonl_row(line: str, path: Path, number: int) -> Row:
+    """Return the object on a line.
+
+    Raises:
+        ItemsError: see `read_rows`.
+    """
+    check_text(line, path, number)
+    return _object(_parse_json(line, path, first_line=number), path, number)
 
 
 def _json_rows(path: Path) -> Numbered:
@@ -223,19 +245,12 @@ def _csv_rows_of(lines: Iterator[str], path: Path) -> Numbered:
     csv.field_size_limit(LONGEST)
     # strict: a quote that is never closed is an error, and no field that holds the rest of the file
     reader = csv.reader(lines, strict=True)
-    rows = (
-        fields for fields in reader if fields and not (len(fields) == 1 and fields[0].isspace())
-    )
+    rows = filter(is_csv_row, reader)
     number = 0
     try:
-        header = _checked_header(next(rows, []), path)
+        header = checked_header(next(rows, []), path)
         for number, fields in enumerate(rows, start=1):
-            if len(fields) != len(header):
-                raise ItemsError(
-                    f"{path} row {number}: {len(fields)} fields, but the header has {len(header)} "
-                    f"({', '.join(header)[:200]}): a field that holds a comma must stand in quotes"
-                )
-            yield number, dict(zip(header, fields, strict=True))
+            yield number, csv_row(header, fields, path, number)
     except csv.Error as error:
         if "field limit" in str(error):
             raise _too_long(f"{path} row {number + 1}") from None
@@ -244,7 +259,27 @@ def _csv_rows_of(lines: Iterator[str], path: Path) -> Numbered:
         ) from None
 
 
-def _checked_header(names: list[str], path: Path) -> list[str]:
+def is_csv_row(fields: list[str]) -> bool:
+    """Tell whether what a line of a CSV holds is more than white space."""
+    return bool(fields) and not (len(fields) == 1 and fields[0].isspace())
+
+
+def csv_row(header: list[str], fields: list[str], path: Path, number: int) -> Row:
+    """Return the fields of a row by their names.
+
+    Raises:
+        ItemsError: there are more or fewer than in the header.
+    """
+    if len(fields) != len(header):
+        raise ItemsError(
+            f"{path} row {number}: {len(fields)} fields, but the header has {len(header)} "
+            f"({', '.join(header)[:200]}): a field that holds a comma must stand in quotes"
+        )
+    return dict(zip(header, fields, strict=True))
+
+
+def checked_header(names: list[str], path: Path) -> list[str]:
+    """Return the names in the header of a CSV; ItemsError if one stands there twice."""
     _check_width(len(names), f"{path} header")
     repeated = [name for name, n in Counter(names).items() if n > 1 and name]
     if repeated:

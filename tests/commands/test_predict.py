@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from pricer.commands import main as command
-from pricer.commands.predict import _load, predict
+from pricer.commands.predict import predict
+from pricer.commands.pricing import Question, load
 from pricer.errors import PricerError
 from pricer.evidence.models import Neighbor
 from pricer.prices.predictor import Predictor, PriceEstimate
@@ -47,7 +48,7 @@ class FakePredictor:
 @pytest.fixture(autouse=True)
 def fake(monkeypatch):
     fake = FakePredictor()
-    monkeypatch.setattr(Predictor, "from_pipeline", lambda: fake)
+    monkeypatch.setattr(Predictor, "from_pipeline", lambda *_: fake)
     return fake
 
 
@@ -79,7 +80,7 @@ def ascii_stdout(monkeypatch) -> io.BytesIO:
 
 def test_json_lines_are_utf8_and_safe_to_print_whatever_the_locale(source, monkeypatch, capsys):
     written = ascii_stdout(monkeypatch)
-    predict(file=source)
+    predict(file=str(source))
     text = written.getvalue().decode()
     assert "\x1b" not in text and "\u202e" not in text and "✂" in text
     hostile, none, cut = map(json.loads, text.splitlines())
@@ -92,21 +93,21 @@ def test_json_lines_are_utf8_and_safe_to_print_whatever_the_locale(source, monke
 
 def test_the_table_on_a_terminal_holds_no_control_characters(source, monkeypatch, capsys):
     monkeypatch.setattr("rich.console.Console.is_terminal", True)
-    predict(file=source)
+    predict(file=str(source))
     said = capsys.readouterr().out
     assert "\x1b[2J" not in said and "\\x1b[2Jred [bold]\\u202e" in said
     assert "$9.50" in said and "no description" in said
 
 
 def test_without_evidence_there_are_no_columns_for_it(source, capsys):
-    predict(file=source)
+    predict(file=str(source))
     assert {tuple(json.loads(line)) for line in capsys.readouterr().out.splitlines()} == {
         tuple(COLUMNS)
     }
 
 
 def test_json_lines_tell_what_a_product_is_likened_to(told, source, capsys):
-    predict(file=source)
+    predict(file=str(source))
     text = capsys.readouterr().out
     assert "\x1b" not in text and "\u202e" not in text
     fine, none, _ = map(json.loads, text.splitlines())
@@ -125,7 +126,7 @@ def test_json_lines_tell_what_a_product_is_likened_to(told, source, capsys):
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_file_has_what_products_are_likened_to_in_a_column(told, source, tmp_path, suffix):
     out = tmp_path / f"out{suffix}"
-    predict(file=source, output=out)
+    predict(file=str(source), output=str(out))
     if suffix == ".csv":
         with out.open(newline="") as stream:
             fine, none, _ = csv.DictReader(stream)
@@ -163,7 +164,7 @@ def test_without_evidence_nothing_is_likened(monkeypatch, capsys):
 
 @pytest.mark.parametrize("distribution", [False, True])
 def test_columns_are_the_same_with_an_estimate_and_without(distribution):
-    estimate, _ = _load(interval=90, point=None, distribution=distribution)
+    estimate, _ = load(Question(90, distribution=distribution))
     fine, none = estimate([{"id": 1, "summary": "kettle"}, {"id": 2, "summary": None}])
     assert list(fine) == list(none) and ("probabilities" in fine) == distribution
     assert none["interval"] == 90 and none["estimate_usd"] is None and none["id"] == 2
@@ -171,8 +172,7 @@ def test_columns_are_the_same_with_an_estimate_and_without(distribution):
 
 def test_all_that_shapes_an_estimate_is_compared_when_a_file_is_resumed(fake, monkeypatch):
     def options(**asked):
-        asked = {"interval": 80, "point": None, "distribution": False} | asked
-        return _load(**asked)[1]
+        return load(Question(**asked))[1]
 
     before = options()
     assert before == options() == options(point="median")
@@ -192,7 +192,7 @@ def test_all_that_shapes_an_estimate_is_compared_when_a_file_is_resumed(fake, mo
         fake.settings = ServingRecord(**change)
         assert [key for key in before if before[key] != options()[key]] == ["model"], change
     fake.settings = ServingRecord()
-    monkeypatch.setattr("pricer.commands.predict.code_hashes", lambda: {"pricer/x.py": "other"})
+    monkeypatch.setattr("pricer.commands.pricing.code_hashes", lambda: {"pricer/x.py": "other"})
     assert [key for key in before if before[key] != options()[key]] == ["code"]
 
 

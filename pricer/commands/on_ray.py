@@ -1,0 +1,174 @@
+"""Parts of many products on the machines of a Ray cluster, by actors that hold the model."""
+
+import logging
+import os
+import socket
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pricer.commands.parts import Outcome, price_part
+from pricer.commands.pricing import Question, load
+from pricer.errors import ItemsError, PricerError, explain, first_line
+from pricer.products.parts import Ids, Part
+from pricer.products.readers import Row
+
+HERE = "auto"
+MISSING = "--ray needs Ray: pip install 'pricer[ray]'"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all actors do.
+
+    Attributes:
+        root: the project, at the same path on every machine.
+        question: what is asked of each product.
+        options: what shapes a row besides its product; an actor's must be the same.
+        products: path or URL.
+        ids: of all parts.
+        out: folder of the parts, a path or URL.
+        threads: of an actor.
+    """
+
+    root: Path
+    question: Question
+    options: Row
+    products: str
+    ids: Ids
+    out: str
+    threads: int
+
+
+class Actor:
+    """One process with the model: prices the parts that it is given, one after the other."""
+
+    def __init__(self, job: Job) -> None:
+        """Load the model; an error is told with the first part, as Ray would try for ever."""
+        self.job = job
+        self.error: str | None = None
+        try:
+            self.estimate = self._load()
+        except Exception as error:
+            self.error = _explained(error)
+
+    def _load(self) -> Any:
+        import torch
+
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        torch.set_num_threads(self.job.threads)
+        estimate, own = load(self.job.question, self.job.root)
+        if changed := [key for key, value in self.job.options.items() if own[key] != value]:
+            raise PricerError(
+                f"{self.job.root} is not as where the command was given ({', '.join(changed)}): "
+                "bring the same commit and `dvc pull` to every machine"
+            )
+        return estimate
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Price a part, whose fields are a row; return a row with those of its `Outcome`."""
+        return asdict(self._outcome(Part(**row)))
+
+    def _outcome(self, part: Part) -> Outcome:
+        job = self.job
+        if self.error is not None:
+            return Outcome(part.name, error=self.error, ends=True)
+        try:
+            counts = price_part(part, job.ids, job.products, job.out, self.estimate, job.options)
+        except ItemsError as error:  # of this part alone
+            return Outcome(part.name, error=str(error))
+        except Exception as error:
+            return Outcome(part.name, error=_explained(error), ends=True)
+        return Outcome(part.name, counts["priced"], counts["failed"])
+
+
+def _explained(error: Exception) -> str:
+    line = explain(error)
+    if line is None:  # a bug: Ray shows where
+        raise error
+    return f"{socket.gethostname()}: {line}"
+
+
+class Cluster:
+    """A connection to Ray for as long as a `with` block."""
+
+    def __init__(self, address: str) -> None:
+        """Take the address of a cluster, HERE for one that is started here and ends with it."""
+        self.address = address
+
+    def __enter__(self) -> "Cluster":
+        """Connect.
+
+        Raises:
+            PricerError: Ray is not installed, or does not answer.
+        """
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what ends a run, Python tells too
+        try:
+            import ray
+        except ImportError:
+            raise PricerError(MISSING) from None
+        try:
+            ray.init(
+                address="local" if self.address == HERE else self.address,
+                log_to_driver=bool(os.environ.get("PRICER_DEBUG")),
+                logging_level=logging.ERROR,
+                include_dashboard=False if self.address == HERE else None,
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise PricerError(
+                f"--ray {self.address}: {first_line(error)}: is `ray start` running there, with "
+                "the same Ray and Python?"
+            ) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Disconnect."""
+        import ray
+
+        ray.shutdown()
+
+    @property
+    def device(self) -> str:
+        """The type of device that actors compute on: GPUs where there is one."""
+        import ray
+
+        return "cuda" if ray.cluster_resources().get("GPU") else "cpu"
+
+    def actors(self, threads: int) -> int:
+        """Return how many fit: one a GPU, or one for so many cores."""
+        import ray
+
+        resources = ray.cluster_resources()
+        free = resources.get("GPU") or resources.get("CPU", 0) // threads
+        if not free:
+            raise PricerError(
+                f"--ray {self.address}: no machine has the {threads} cores that --threads asks for"
+            )
+        return int(free)
+
+    def price(self, parts: list[Part], job: Job) -> Generator[Outcome, None, None]:
+        """Yield what became of each part, as they are done.
+
+        A part whose process or machine is lost is priced anew by another.
+        """
+        from ray.data import ActorPoolStrategy, DataContext, from_items
+
+        context = DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        most = min(self.actors(job.threads), len(parts))
+        # a block a part, and none waits behind another where an actor is free
+        rows = from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
+        outcomes = rows.map(
+            Actor,
+            fn_constructor_args=[job],
+            compute=ActorPoolStrategy(
+                min_size=1, max_size=most, initial_size=most, max_tasks_in_flight_per_actor=1
+            ),
+            num_cpus=job.threads,
+            num_gpus=1 if self.device == "cuda" else 0,
+        )
+        for row in outcomes.iter_rows():
+            yield Outcome(**row)

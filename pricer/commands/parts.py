@@ -1,0 +1,241 @@
+"""Parts of many products priced each on its own: a Parquet file that is complete or absent.
+
+Whoever prices a part needs to know of no other. Each says in its own metadata which products it is
+of and what was asked, so that a folder of parts can be gone on with from any machine.
+"""
+
+import glob
+import json
+from collections import Counter
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+from tqdm import tqdm
+
+from pricer.commands.bulk import Estimate, parquet_schema
+from pricer.commands.partial import CHUNK
+from pricer.errors import ItemsError, PricerError, without_passwords
+from pricer.files import sync, writing
+from pricer.products.parts import Ids, Part, Plan, locate, read_part, told
+from pricer.products.readers import Row
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a part.
+
+    Attributes:
+        name: of the part.
+        priced: how many of its products have an estimate.
+        failed: how many have none.
+        error: why it could not be had, in one line.
+        ends: whether that ends all others too.
+    """
+
+    name: str
+    priced: int = 0
+    failed: int = 0
+    error: str | None = None
+    ends: bool = False
+
+
+NOTE = b"pricer"  # in a part's metadata
+READERS = 16  # footers that are read at once: on an object store each takes a while
+
+
+def check_folders(products: str, out: str) -> None:
+    """Raise ItemsError if one of the two folders is in the other, or `out` is a file."""
+    (_, source), (filesystem, target) = locate(products), locate(out)
+    for one, other in ((source, target), (target, source)):
+        if PurePosixPath(one).is_relative_to(other):
+            raise ItemsError(f"--output {without_passwords(out)} and --file must lie apart")
+    with told(out):
+        if filesystem.get_file_info(target).type == fs.FileType.File:
+            raise ItemsError(f"{without_passwords(out)}: is a file, must be a folder for the parts")
+
+
+def remaining(
+    plan: Plan, own: list[Part], out: str, options: Row, *, resume: bool
+) -> tuple[list[Part], Counter[str]]:
+    """Return the parts that are still to price, and the counts of those that are there.
+
+    Args:
+        plan: all of the products.
+        own: those of them that are asked for.
+        out: folder of the parts, a path or URL.
+        options: what shapes a row besides its product.
+        resume: go on where earlier calls ended; without, none of `own` may be there.
+
+    Raises:
+        ItemsError: there are parts of other products or with other options.
+    """
+    filesystem, root = locate(out)
+    with told(out):
+        there = _there(filesystem, root)
+        names = {f"{part.name}.parquet" for part in plan.parts}
+        if strange := sorted(there - names):
+            raise ItemsError(
+                f"{without_passwords(out)}: {strange[0]} is no part of these products with this "
+                "--part-rows: name another --output"
+            )
+        done = [part for part in own if f"{part.name}.parquet" in there]
+        if done and not resume:
+            raise ItemsError(
+                f"{without_passwords(out)}: {len(done)} of {len(own)} parts are there: add "
+                "--resume, or name another --output"
+            )
+        with ThreadPoolExecutor(READERS) as pool:
+            notes = pool.map(lambda part: _note(filesystem, _path(root, part)), done)
+            complete = {
+                part.name: note for part, note in zip(done, notes, strict=True) if note is not None
+            }
+    for part in own:
+        if part.name in complete:
+            _check_note(complete[part.name], part, options, out)
+    counts = Counter[str]()
+    for note in complete.values():
+        counts.update(note["counts"])
+    return [part for part in own if part.name not in complete], counts
+
+
+def _there(filesystem: fs.FileSystem, root: str) -> set[str]:
+    found = filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
+    below = [PurePosixPath(one.path).relative_to(root) for one in found if one.is_file]
+    return {str(path) for path in below if path.suffix == ".parquet" and path.name[0] not in "._"}
+
+
+def _path(root: str, part: Part) -> str:
+    return f"{root}/{part.name}.parquet"
+
+
+def _note(filesystem: fs.FileSystem, path: str) -> Row | None:
+    """Return what a part says of itself; None if it is damaged or of someone else."""
+    try:
+        with filesystem.open_input_file(path) as stream:
+            metadata = pq.read_metadata(stream)
+        note = json.loads((metadata.metadata or {})[NOTE])
+        complete = note["counts"]["priced"] + note["counts"]["failed"] == metadata.num_rows
+    except (pa.ArrowException, ValueError, KeyError, TypeError):
+        return None
+    return dict(note) if complete else None
+
+
+def _check_note(note: Row, part: Part, options: Row, out: str) -> None:
+    otherwise = (
+        f"repeat the command that the parts in {without_passwords(out)} are from, or name another "
+        "--output"
+    )
+    changed = [key for key, value in options.items() if note["options"].get(key) != value]
+    if changed:
+        raise ItemsError(f"cannot resume with another {', '.join(changed)}: {otherwise}")
+    if note["rows"] != part.rows or note["sha256"] != part.sha256:
+        raise ItemsError(f"cannot resume: the products of {part.name} are others: {otherwise}")
+
+
+def price_part(
+    part: Part, ids: Ids, products: str, out: str, estimate: Estimate, options: Row
+) -> Counter[str]:
+    """Write the rows of a part, in its products' order; count those `priced` and `failed`.
+
+    Args:
+        part: of the products.
+        ids: of all parts.
+        products: path or URL, for its file system.
+        out: folder of the parts, likewise.
+        estimate: a chunk of products to their rows; a row with an `error` has no estimate.
+        options: what shapes a row besides its product.
+
+    Raises:
+        ItemsError: the products cannot be read, or have changed; the part cannot be written.
+    """
+    source, _ = locate(products)
+    rows = list(_priced(read_part(source, part, ids), estimate))
+    failed = sum(row["error"] is not None for row in rows)
+    counts = Counter(priced=len(rows) - failed, failed=failed)
+    note = {"options": options, "rows": part.rows, "sha256": part.sha256, "counts": counts}
+    schema = parquet_schema(list(rows[0]), numbers=ids == "numbers")
+    table = pa.Table.from_pylist(rows, schema.with_metadata({NOTE: json.dumps(note)}))
+    _write(table, out, part)
+    return counts
+
+
+def _priced(products: Iterator[Row], estimate: Estimate) -> Iterator[Row]:
+    while chunk := list(islice(products, CHUNK)):
+        reasons = [product.pop("error") for product in chunk]
+        for row, reason in zip(estimate(chunk), reasons, strict=True):
+            yield row if reason is None else row | {"error": reason}
+
+
+def _write(table: pa.Table, out: str, part: Part) -> None:
+    """Write a part under its name when it is whole.
+
+    Two may write the same one, where the first was taken for dead: they write the same bytes.
+    """
+    filesystem, root = locate(out)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, write_page_checksum=True)
+    content = buffer.getvalue()
+    path = _path(root, part)
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        # an object appears when all of it is there
+        with told(path), filesystem.open_output_stream(path) as stream:
+            stream.write(content)
+        return
+    with writing(Path(path), writer=f".{uuid4().hex}") as partial:
+        partial.write_bytes(content)
+        sync(partial)
+    sync(Path(path).parent)
+
+
+def clear_leftovers(parts: list[Part], out: str) -> None:
+    """Remove what killed writers of these parts have left beside them."""
+    filesystem, root = locate(out)
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        return
+    for part in parts:
+        path = Path(_path(root, part))
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+            with suppress(FileNotFoundError):
+                leftover.unlink()
+
+
+def shard_of(parts: list[Part], number: int, shards: int) -> list[Part]:
+    """Return every `shards`-th part, from the one of this number (from 1) on."""
+    return parts[number - 1 :: shards]
+
+
+def follow(outcomes: Generator[Outcome, None, None], *, total: int, counts: Counter[str]) -> None:
+    """Show the progress of parts, and count what becomes of their products.
+
+    Args:
+        outcomes: as they come.
+        total: products of all parts, those of `counts` included.
+        counts: `priced` and `failed` so far; they grow.
+
+    Raises:
+        PricerError: something ends it all, or parts could not be had: all others are there.
+    """
+    lost: list[Outcome] = []
+    done = counts.total()
+    with tqdm(desc="predict", unit="item", initial=done, total=total) as bar, closing(outcomes):
+        for outcome in outcomes:
+            if outcome.ends:
+                bar.close()  # the error does not follow it on its line
+                raise PricerError(f"{outcome.error}; --resume goes on with the parts that are left")
+            if outcome.error is not None:
+                lost.append(outcome)
+            counts.update(priced=outcome.priced, failed=outcome.failed)
+            bar.update(outcome.priced + outcome.failed)
+    if lost:
+        raise ItemsError(
+            f"{len(lost)} parts are missing, the first is {lost[0].name}: {lost[0].error}; "
+            "--resume tries them again"
+        )

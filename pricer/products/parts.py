@@ -1,0 +1,440 @@
+"""Products by the million as parts: which rows of which file each holds, read by anyone alone.
+
+The parts follow from the products and from how many a part may hold: machines that know no more of
+one another than that agree on them. A file is a path or a URL of Arrow's (`s3://`, `gs://`, ...).
+"""
+
+import codecs
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Literal, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from pricer.errors import ItemsError, first_line, quoted, without_passwords
+from pricer.products import readers
+from pricer.products.readers import BATCH, LONGEST, Row
+
+Ids = Literal["numbers", "text", "none"]
+T = TypeVar("T")
+
+TYPES = (".txt", ".jsonl", ".csv", ".parquet")
+MOST_BYTES = 4 * LONGEST  # of a line: UTF-8 takes at most four a character
+COLUMNS = ("id", "summary")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a file that follow one another.
+
+    Attributes:
+        name: path of the file below the products' folder, and the number of the part in it.
+        file: its path on its file system.
+        header: bytes at the beginning of the file that every part of it begins with.
+        begin: first byte of a text, first row of a Parquet file, from 0.
+        end: after the last one.
+        start: lines or rows of the file before the first.
+        rows: how many it holds.
+        sha256: of its bytes; in a Parquet file, of the file's footer, which has sizes, offsets and
+            statistics of all there is.
+    """
+
+    name: str
+    file: str
+    header: int
+    begin: int
+    end: int
+    start: int
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All parts of the products, in order, and what kind their ids are of."""
+
+    parts: list[Part]
+    ids: Ids
+
+
+def locate(where: str) -> tuple[fs.FileSystem, str]:
+    """Return the file system of a path or URL, and the path on it.
+
+    Raises:
+        ItemsError: there is no such file system.
+    """
+    if "://" not in where:
+        return fs.LocalFileSystem(), os.path.abspath(where)
+    with told(where):
+        filesystem, path = fs.FileSystem.from_uri(where)
+        return filesystem, path
+
+
+class told:  # noqa: N801 (reads as what it does)
+    """Turn what Arrow says of a file or its file system into an ItemsError of one line.
+
+    Errors of the operating system's own, with a number and a name, pass.
+    """
+
+    def __init__(self, where: str) -> None:  # noqa: D107
+        self.where = where
+
+    def __enter__(self) -> None:  # noqa: D105
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Raise the line in the place of the error."""
+        if isinstance(error, OSError) and error.errno is not None:
+            return
+        if isinstance(error, OSError | ValueError | pa.ArrowException):
+            reason = first_line(error).rstrip(".")
+            raise ItemsError(f"{without_passwords(self.where)}: {reason}") from None
+
+
+def plan(products: str, part_rows: int) -> Plan:
+    """Return the parts of a file, or of all files in a folder and below it.
+
+    Texts are read once from one end to the other, to find where rows begin. Names that begin with
+    a dot or an underscore are no products, as for every engine that writes folders of parts.
+
+    Args:
+        products: path or URL.
+        part_rows: rows of a part at most.
+
+    Raises:
+        ItemsError: nothing is there, a file is of a type that has no parts or not what its name
+            says, rows have no `summary`, or ids are of two kinds.
+    """
+    filesystem, root = locate(products)
+    parts: list[Part] = []
+    kinds: dict[Ids, str] = {}
+    for file, below in _files(filesystem, root, products):
+        with told(file), filesystem.open_input_file(file) as stream:
+            pieces = list(_pieces(stream, file, part_rows))
+            own = [
+                Part(f"{below}-{number:05}", file, *piece) for number, piece in enumerate(pieces)
+            ]
+            if own:
+                kinds.setdefault(_ids_of(stream, own[0]), file)
+        parts += own
+    if not parts:
+        raise ItemsError(f"{without_passwords(products)}: no products in it")
+    if len(kinds) > 1:
+        told_kinds = ", ".join(f"{kind} in {file}" for kind, file in kinds.items())
+        raise ItemsError(f"ids must be of one kind in all files, got {told_kinds}")
+    return Plan(parts, next(iter(kinds)))
+
+
+def _files(filesystem: fs.FileSystem, root: str, products: str) -> list[tuple[str, str]]:
+    """Return the path of each file and what it is below the folder, in order."""
+    with told(products):
+        about = filesystem.get_file_info(root)
+        if about.type == fs.FileType.NotFound:
+            raise ItemsError(f"{without_passwords(products)}: no such file or folder")
+        found = [about]
+        if about.type == fs.FileType.Directory:
+            found = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
+    parent = str(PurePosixPath(root).parent) if about.type == fs.FileType.File else root
+    files = [
+        (one.path, str(PurePosixPath(one.path).relative_to(parent)))
+        for one in found
+        if one.type == fs.FileType.File
+    ]
+    files = [
+        (path, below)
+        for path, below in files
+        if about.type == fs.FileType.File
+        or not any(name.startswith((".", "_")) for name in PurePosixPath(below).parts)
+    ]
+    for path, _ in files:
+        if _suffix(path) not in TYPES:
+            raise ItemsError(
+                f"{path}: products in parts are in {', '.join(TYPES)}: save it as one of them"
+            )
+    return sorted(files)
+
+
+def _suffix(path: str) -> str:
+    return PurePosixPath(path).suffix.lower()
+
+
+# header, begin, end, start, rows, sha256: see Part
+_Piece = tuple[int, int, int, int, int, str]
+
+
+def _pieces(stream: BinaryIO, file: str, part_rows: int) -> Iterator[_Piece]:
+    if _suffix(file) == ".parquet":
+        yield from _parquet_pieces(stream, part_rows)
+    else:
+        yield from _text_pieces(stream, file, part_rows)
+
+
+def _parquet_pieces(stream: BinaryIO, part_rows: int) -> Iterator[_Piece]:
+    rows = pq.ParquetFile(stream).metadata.num_rows
+    digest = _footer_sha256(stream)
+    for begin in range(0, rows, part_rows):
+        end = min(begin + part_rows, rows)
+        yield 0, begin, end, begin, end - begin, digest
+
+
+def _footer_sha256(stream: BinaryIO) -> str:
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(size - 8)
+    length = int.from_bytes(stream.read(4), "little")  # as Parquet ends: footer, its length, PAR1
+    stream.seek(size - 8 - length)
+    return hashlib.sha256(stream.read(length)).hexdigest()
+
+
+def _text_pieces(stream: BinaryIO, file: str, part_rows: int) -> Iterator[_Piece]:
+    """Yield the pieces of a text, whose rows may have any number of lines.
+
+    A byte is a character here: where rows begin and end is ASCII in all of UTF-8.
+    """
+    records = _records(stream, file)
+    header = _header_length(records) if _suffix(file) == ".csv" else 0
+    begin, start = header, 0
+    while True:
+        digest, end, rows, passed = hashlib.sha256(), begin, 0, 0
+        for record, is_row in records:
+            digest.update(record)
+            end, rows, passed = end + len(record), rows + is_row, passed + 1
+            if rows == part_rows:
+                break
+        if not rows:
+            return
+        yield header, begin, end, start, rows, digest.hexdigest()
+        begin, start = end, start + (rows if header else passed)
+
+
+def _header_length(records: Iterator[tuple[bytes, bool]]) -> int:
+    length = 0
+    for record, is_row in records:
+        length += len(record)
+        if is_row:
+            break
+    return length
+
+
+def _records(stream: BinaryIO, file: str) -> Iterator[tuple[bytes, bool]]:
+    """Yield the bytes of each row, or of a blank line, and whether it is a row."""
+    stream.seek(0)
+    mark = codecs.BOM_UTF8 if stream.read(3) == codecs.BOM_UTF8 else b""
+    stream.seek(len(mark))
+    for record, is_row in _unmarked_records(stream, file):
+        yield mark + record, is_row
+        mark = b""
+
+
+def _unmarked_records(stream: BinaryIO, file: str) -> Iterator[tuple[bytes, bool]]:
+    text = io.TextIOWrapper(stream, encoding="latin-1", newline="")
+    lines = readers.bounded_lines(text, Path(file), MOST_BYTES)
+    try:
+        if _suffix(file) == ".csv":
+            yield from _csv_records(lines, file)
+        else:
+            for line in lines:
+                yield line.encode("latin-1"), bool(line.strip())
+    finally:
+        text.detach()  # the stream is not ours to close
+
+
+def _csv_records(lines: Iterator[str], file: str) -> Iterator[tuple[bytes, bool]]:
+    taken: list[str] = []
+
+    def noted() -> Iterator[str]:
+        for line in lines:
+            taken.append(line)
+            yield line
+
+    csv.field_size_limit(MOST_BYTES)
+    rows = 0
+    try:
+        for fields in csv.reader(noted(), strict=True):
+            yield "".join(taken).encode("latin-1"), readers.is_csv_row(fields)
+            rows += readers.is_csv_row(fields)
+            taken.clear()
+    except csv.Error as error:
+        raise ItemsError(
+            f"{file} row {rows}: not valid CSV ({error}); is the file complete?"
+        ) from None
+
+
+def _ids_of(stream: BinaryIO, part: Part) -> Ids:
+    """Return what kind the ids of a file are of, by its first row; rows need a `summary`."""
+    if _suffix(part.file) == ".parquet":
+        schema = pq.ParquetFile(stream).schema_arrow
+        _check_columns(schema.names, part.file)
+        return _ids_of_type(schema.field("id").type, part.file) if "id" in schema.names else "none"
+    row = next(_text_rows(stream, part))
+    if "error" in row:
+        raise ItemsError(str(row["error"]))
+    _check_columns(list(row), part.file)
+    match row.get("id"):
+        case None:
+            return "none"
+        case str():
+            return "text"
+        case value if readers.is_id(value):
+            return "numbers"
+        case value:
+            raise ItemsError(f"{part.file}: ids must be text or whole numbers, got {quoted(value)}")
+
+
+def _ids_of_type(kind: pa.DataType, file: str) -> Ids:
+    if pa.types.is_null(kind):
+        return "none"
+    if pa.types.is_integer(kind):
+        return "numbers"
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_string(value) or pa.types.is_large_string(value):
+        return "text"
+    raise ItemsError(f"{file}: ids must be text or whole numbers, got {kind}")
+
+
+def _check_columns(names: list[str], file: str) -> None:
+    if "summary" not in names:
+        raise ItemsError(f"{file}: no summary in its rows ({', '.join(names)[:200]}): rename one")
+
+
+def read_part(filesystem: fs.FileSystem, part: Part, ids: Ids) -> Iterator[Row]:
+    """Yield a part's rows: `id` (where there are any), `summary`, and `error`.
+
+    A row that cannot be read has its reason as `error` and None for the rest; others have None.
+
+    Raises:
+        ItemsError: the file has changed since the parts were made, or cannot be read.
+    """
+    with told(part.file), filesystem.open_input_file(part.file) as stream:
+        parquet = _suffix(part.file) == ".parquet"
+        rows = _parquet_rows(stream, part) if parquet else _text_rows(stream, part)
+        for number, row in enumerate(rows, start=part.start + 1):
+            yield _checked(row, f"{part.file} row {number}", ids)
+
+
+def _checked(row: Row, where: str, ids: Ids) -> Row:
+    """Return a row's id and summary, or why it has none."""
+    reason, own_id, summary = row.get("error"), row.get("id"), row.get("summary")
+    kinds: dict[Ids, type] = {"numbers": int, "text": str, "none": type(None)}
+    if reason is None and not (isinstance(own_id, kinds[ids]) and _is_id(own_id)):
+        reason = f"{where}: an id that is not as those before it ({ids}): {quoted(own_id)}"
+    if reason is None and isinstance(summary, str):
+        reason = _unusable(summary, where)
+    if reason is not None:
+        own_id = summary = None
+    row = {"summary": summary if isinstance(summary, str) else None, "error": reason}
+    return row if ids == "none" else {"id": own_id} | row
+
+
+def _is_id(value: object) -> bool:
+    return readers.is_id(value) and not (isinstance(value, str) and _unusable(value, ""))
+
+
+def _unusable(summary: str, where: str) -> str | None:
+    if len(summary) > LONGEST:
+        return f"{where}: a text longer than {LONGEST:,} characters"
+    try:
+        summary.encode()
+    except UnicodeEncodeError:  # bytes that were escaped
+        return f"{where}: not UTF-8 text"
+    return None
+
+
+def _changed(part: Part) -> ItemsError:
+    return ItemsError(
+        f"{part.file}: not as it was when its parts were made: start again with another --output"
+    )
+
+
+def _text_rows(stream: BinaryIO, part: Part) -> Iterator[Row]:
+    stream.seek(0)
+    header = stream.read(part.header)
+    stream.seek(part.begin)
+    content = stream.read(part.end - part.begin)
+    if hashlib.sha256(content).hexdigest() != part.sha256:
+        raise _changed(part)
+    mark = "utf-8-sig" if part.header or not part.begin else "utf-8"
+    text = io.TextIOWrapper(
+        io.BytesIO(header + content), encoding=mark, errors="surrogateescape", newline=""
+    )
+    path = Path(part.file)
+    match _suffix(part.file):
+        case ".csv":
+            yield from _csv_rows(text, path, part.start)
+        case ".jsonl":
+            for number, line in enumerate(text, start=part.start + 1):
+                if line.strip():
+                    yield _or_reason(readers.jsonl_row, line, path, number)
+        case _:
+            for number, line in enumerate(text, start=part.start + 1):
+                if line.strip():
+                    yield _or_reason(_txt_row, line, path, number)
+
+
+def _txt_row(line: str, path: Path, number: int) -> Row:
+    readers.check_text(line, path, number)
+    return {"summary": line.rstrip("\r\n")}
+
+
+def _csv_rows(text: io.TextIOWrapper, path: Path, start: int) -> Iterator[Row]:
+    csv.field_size_limit(MOST_BYTES)
+    rows = filter(readers.is_csv_row, csv.reader(text, strict=True))
+    header = readers.checked_header(next(rows), path)
+    for number, fields in enumerate(rows, start=start + 1):
+        yield _or_reason(readers.csv_row, header, fields, path, number)
+
+
+def _or_reason(read: Callable[..., Row], *arguments: Any) -> Row:
+    try:
+        return read(*arguments)
+    except ItemsError as error:
+        return {"error": str(error)}
+
+
+def _parquet_rows(stream: BinaryIO, part: Part) -> Iterator[Row]:
+    if _footer_sha256(stream) != part.sha256:
+        raise _changed(part)
+    with pq.ParquetFile(stream, page_checksum_verification=True) as file:
+        columns = [name for name in COLUMNS if name in file.schema_arrow.names]
+        groups, before = _groups_of(file.metadata, part)
+        rows = (
+            dict(zip(columns, values, strict=True))
+            for batch in file.iter_batches(BATCH, row_groups=groups, columns=columns)
+            for values in zip(*map(_values, batch.columns), strict=True)
+        )
+        for row in islice(rows, part.begin - before, part.end - before):
+            broken = [name for name, value in row.items() if isinstance(value, UnicodeDecodeError)]
+            yield {"error": f"{part.file}: {broken[0]} is not UTF-8 text"} if broken else row
+
+
+def _groups_of(metadata: pq.FileMetaData, part: Part) -> tuple[list[int], int]:
+    """Return the row groups that a part lies in, and how many rows stand before them."""
+    groups, before, end = [], 0, 0
+    for group in range(metadata.num_row_groups):
+        begin, end = end, end + metadata.row_group(group).num_rows
+        if end <= part.begin:
+            before = end
+        elif begin < part.end:
+            groups.append(group)
+    return groups, before
+
+
+def _values(column: pa.Array) -> list[Any]:
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError as error:
+        return error
