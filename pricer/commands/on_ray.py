@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import secrets
 import socket
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
@@ -10,7 +12,7 @@ from typing import Any
 
 from pricer.commands.parts import Outcome, price_part
 from pricer.commands.pricing import Question, load
-from pricer.errors import ItemsError, PricerError, explain, first_line
+from pricer.errors import ItemsError, PricerError, explain, first_line, quoted
 from pricer.products.parts import Ids, Part
 from pricer.products.readers import Row
 
@@ -90,6 +92,31 @@ def _explained(error: Exception) -> str:
     return f"{socket.gethostname()}: {line}"
 
 
+def _set_up(*, here: bool) -> None:
+    """Set what Ray reads from the environment, where the user has not."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its coming default
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what ends a run, Python tells too
+    if here:  # others in the network could run code in it
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    # `ray start` asks for one by itself, but a program does not look for it
+    if here or "RAY_AUTH_TOKEN" in os.environ or (Path.home() / ".ray/auth_token").exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _check_answers(address: str) -> None:
+    """Raise PricerError if nobody listens there; Ray would try for minutes."""
+    match = re.fullmatch(r"(?:ray://)?([^/\s]+):(\d{1,5})", address)
+    if not match:
+        raise PricerError(f"--ray is {HERE} or an address as 10.0.0.1:6379, got {quoted(address)}")
+    try:
+        socket.create_connection((match[1].strip("[]"), int(match[2])), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise PricerError(
+            f"--ray {address}: {first_line(error)}: `ray start --head` starts a cluster"
+        ) from None
+
+
 class Cluster:
     """A connection to Ray for as long as a `with` block."""
 
@@ -103,8 +130,9 @@ class Cluster:
         Raises:
             PricerError: Ray is not installed, or does not answer.
         """
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what ends a run, Python tells too
+        if self.address != HERE:
+            _check_answers(self.address)
+        _set_up(here=self.address == HERE)
         try:
             import ray
         except ImportError:
@@ -119,7 +147,7 @@ class Cluster:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise PricerError(
                 f"--ray {self.address}: {first_line(error)}: is `ray start` running there, with "
-                "the same Ray and Python?"
+                "the same Ray, Python and token (RAY_AUTH_TOKEN) as here?"
             ) from None
         return self
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from pricer.errors import ItemsError, first_line, quoted, without_passwords
+from pricer.errors import DISK_FULL, ItemsError, first_line, quoted, without_passwords
 from pricer.products import readers
 from pricer.products.readers import BATCH, LONGEST, Row
 
@@ -81,7 +81,7 @@ def locate(where: str) -> tuple[fs.FileSystem, str]:
 class told:  # noqa: N801 (reads as what it does)
     """Turn what Arrow says of a file or its file system into an ItemsError of one line.
 
-    Errors of the operating system's own, with a number and a name, pass.
+    What the operating system says of a file passes, and so does a full disk.
     """
 
     def __init__(self, where: str) -> None:  # noqa: D107
@@ -92,7 +92,7 @@ class told:  # noqa: N801 (reads as what it does)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Raise the line in the place of the error."""
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and (error.filename or error.errno in DISK_FULL):
             return
         if isinstance(error, OSError | ValueError | pa.ArrowException):
             reason = first_line(error).rstrip(".")
@@ -268,14 +268,15 @@ def _csv_records(lines: Iterator[str], file: str) -> Iterator[tuple[bytes, bool]
 
 
 def _ids_of(stream: BinaryIO, part: Part) -> Ids:
-    """Return what kind the ids of a file are of, by its first row; rows need a `summary`."""
+    """Return what kind the ids of a file are of, by its first row that can be read."""
     if _suffix(part.file) == ".parquet":
         schema = pq.ParquetFile(stream).schema_arrow
         _check_columns(schema.names, part.file)
         return _ids_of_type(schema.field("id").type, part.file) if "id" in schema.names else "none"
-    row = next(_text_rows(stream, part))
-    if "error" in row:
-        raise ItemsError(str(row["error"]))
+    rows = list(_text_rows(stream, part))
+    row = next((row for row in rows if "error" not in row), None)
+    if row is None:
+        raise ItemsError(str(rows[0]["error"]))
     _check_columns(list(row), part.file)
     match row.get("id"):
         case None:

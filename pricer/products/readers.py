@@ -169,7 +169,7 @@ def jsonl_row(line: str, path: Path, number: int) -> Row:
         ItemsError: see `read_rows`.
     """
     check_text(line, path, number)
-    return _object(_parse_json(line, path, first_line=number), path, number)
+    return _object(_parse_json(line.rstrip(), path, first_line=number), path, number)
 
 
 def _json_rows(path: Path) -> Numbered:

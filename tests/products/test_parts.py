@@ -16,7 +16,7 @@ from pricer.products.parts import locate, plan, read_part
 
 LOCAL = fs.LocalFileSystem()
 # what a row may hold that looks like the end of one
-TEXTS = st.text(alphabet=st.sampled_from('a," \n\r\\\'ü“\u2028\x0b😀;'), max_size=12)
+TEXTS = st.text(alphabet=st.sampled_from("a,\" \n\r\\'ü“\u2028\x0b😀;"), max_size=12)
 
 
 def rows_of(products, part_rows=3):
@@ -125,7 +125,7 @@ def test_what_is_added_to_a_text_leaves_its_earlier_parts_as_they_are(tmp_path):
         ({"a.csv": b"title\nmug\n"}, "no summary in its rows"),
         ({"a.jsonl": b'{"title": "mug"}\n'}, "no summary in its rows"),
         ({"a.jsonl": b'{"id": 1.5, "summary": "mug"}\n'}, "text or whole numbers, got 1.5"),
-        ({"a.jsonl": b'{"summary": "mug"\n'}, "line 1: not valid JSON"),
+        ({"a.jsonl": b'{"summary": "mug"\n'}, "not valid JSON"),
         (
             {"a.jsonl": b'{"id": 1, "summary": "a"}\n', "b.csv": b"id,summary\n1,b\n"},
             "ids must be of one kind in all files",
@@ -163,4 +163,8 @@ def test_a_part_says_which_rows_it_holds(tmp_path):
         (8, 10, 8, 2),
     ]
     other = replace(whole.parts[1], begin=5, end=8, rows=3)
-    assert [row["summary"] for row in read_part(LOCAL, other, "none")] == ["mug 5", "mug 6", "mug 7"]
+    assert [row["summary"] for row in read_part(LOCAL, other, "none")] == [
+        "mug 5",
+        "mug 6",
+        "mug 7",
+    ]
