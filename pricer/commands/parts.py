@@ -189,10 +189,14 @@ def _write(table: pa.Table, out: str, part: Part) -> None:
         with told(path), filesystem.open_output_stream(path) as stream:
             stream.write(content)
         return
-    with writing(Path(path), writer=f".{uuid4().hex}") as partial:
-        partial.write_bytes(content)
-        sync(partial)
-    sync(Path(path).parent)
+    try:
+        with writing(Path(path), writer=f".{uuid4().hex}") as partial:
+            partial.write_bytes(content)
+            sync(partial)
+        sync(Path(path).parent)
+    except OSError as error:
+        error.filename = error.filename or path  # a full disk is told without one
+        raise
 
 
 def clear_leftovers(parts: list[Part], out: str) -> None:
