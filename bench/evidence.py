@@ -1,4 +1,4 @@
-"""Time, memory and recall of the `evidence` stage on many products, and of one product's evidence.
+"""Time and memory of the stages `evidence` and `baselines` on many products, and what is found.
 
     python -m bench.evidence --products 800000             # of the catalogue
     python -m bench.evidence --items items.parquet         # yours: title, price, summary
@@ -31,7 +31,7 @@ from pricer.evidence.neighbors import ExactIndex
 from pricer.files import write_parquet
 from pricer.products.catalog import generate_products
 from pricer.products.items import read_items, write_items
-from stages import evidence
+from stages import baselines, evidence
 
 ROOT = Path(__file__).parent.parent
 OTHERS = 10_000  # validation products, and as many for test
@@ -143,6 +143,10 @@ def main() -> None:
         sizes = {
             one.name: one.stat().st_size / 1e6 for one in sorted(Path("evidence/models").iterdir())
         }
+        started = time.perf_counter()
+        baselines.main(Path("items"), Path("evidence"), Path("baselines.parquet"))
+        baselines_s = time.perf_counter() - started
+        baselines_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         os.chdir(ROOT)
     print(f"\n{train:,} training products, peak memory {peak_gib:.2f} GiB\n")
     print("| part | seconds | CPU seconds |\n|---|---|---|")
@@ -154,6 +158,7 @@ def main() -> None:
         f"read in {read_s:.1f} s; a product's evidence: median {statistics.median(times):.1f} ms, "
         f"95 of 100 within {np.quantile(times, 0.95):.1f} ms"
     )
+    print(f"baselines: {baselines_s:.1f} s; peak memory of both stages {baselines_gib:.2f} GiB")
 
 
 if __name__ == "__main__":

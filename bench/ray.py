@@ -16,15 +16,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import psutil
+import pyarrow.parquet as pq
 
 from pricer.products.catalog import generate_products
 
@@ -78,49 +80,70 @@ def cluster(cores: int, environment: dict[str, str]) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(arguments: list[str], project: Path, environment: dict[str, str]) -> tuple[float, float]:
-    """Return the seconds of `pricer predict`, and the growth of its memory once parts come, MiB.
+@dataclass(frozen=True)
+class Ran:
+    """A command that has ended.
 
-    The growth is from the first tenth of the time to the end.
+    Attributes:
+        seconds: from its start to its end.
+        rate: products a second, from the first part of each actor to the last part.
+        memory: the driver's, MiB, at seconds from its start.
     """
-    command = [str(BIN / "pricer"), "predict", *arguments]
-    began = time.perf_counter()
-    driver = subprocess.Popen(command, cwd=project, env=environment)
-    samples: list[tuple[float, float]] = []
 
-    def watch() -> None:
-        while driver.poll() is None:
-            try:
-                memory = psutil.Process(driver.pid).memory_info().rss / 2**20
-            except psutil.NoSuchProcess:
-                return
-            samples.append((time.perf_counter() - began, memory))
-            time.sleep(1)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    assert driver.wait() == 0
-    watcher.join()
-    elapsed_s = time.perf_counter() - began
-    early = max(memory for at, memory in samples if at <= max(elapsed_s / 10, samples[0][0]))
-    print(
-        "  memory of the driver, MiB: "
-        + ", ".join(f"{m:.0f}" for _, m in samples[:: max(1, len(samples) // 8)])
-    )
-    return elapsed_s, max(memory for _, memory in samples) - early
+    seconds: float
+    rate: float
+    memory: list[tuple[float, float]]
 
 
-def steady_rate(out: Path, actors: int) -> float:
-    """Return products a second, from the first part of each actor to the last part."""
-    written = sorted((file.stat().st_mtime, file) for file in out.glob("*.parquet"))
-    rows = [len(pd.read_parquet(file, columns=["error"])) for _, file in written]
-    return sum(rows[actors:]) / (written[-1][0] - written[actors - 1][0])
+@dataclass(frozen=True)
+class Way:
+    """Ways to price the same products, each with a folder of its own that is new each time."""
+
+    folder: Path
+    project: Path
+    environment: dict[str, str]
+
+    @property
+    def products(self) -> Path:
+        """The products, all in one file."""
+        return self.folder / "products.parquet"
+
+    def loop(self) -> Ran:
+        """Price all of them in one process with one thread."""
+        return self._run(1, "--part-rows", str(PART_ROWS), "--shard", "1/1", "--threads", "1")
+
+    def on_ray(self, actors: int, part_rows: int = PART_ROWS) -> Ran:
+        """Price all of them by so many actors with one thread each."""
+        with cluster(actors, self.environment) as address:
+            return self._run(actors, "--part-rows", str(part_rows), "--ray", address)
+
+    def _run(self, actors: int, *how: str) -> Ran:
+        out = Path(tempfile.mkdtemp(dir=self.folder))
+        command = [str(BIN / "pricer"), "predict", "--file", str(self.products), "--output"]
+        began = time.perf_counter()
+        memory = []
+        with subprocess.Popen(
+            [*command, str(out), *how], cwd=self.project, env=self.environment
+        ) as driver:
+            while driver.poll() is None:
+                with suppress(psutil.NoSuchProcess):
+                    resident = psutil.Process(driver.pid).memory_info().rss / 2**20
+                    memory.append((time.perf_counter() - began, resident))
+                time.sleep(0.5)
+        assert driver.returncode == 0
+        elapsed_s = time.perf_counter() - began
+        written = sorted((file.stat().st_mtime, file) for file in out.glob("*.parquet"))
+        rows = [pq.read_metadata(file).num_rows for _, file in written]
+        passed_s = written[-1][0] - written[actors - 1][0]
+        return Ran(elapsed_s, sum(rows[actors:]) / passed_s if passed_s else 0.0, memory)
 
 
 def main() -> None:
     """Time the ways, print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--products", type=int, default=2048)
+    parser.add_argument("--products", type=int, default=2048, help="for the overhead")
+    parser.add_argument("--shared", type=int, default=2048, help="products, for two actors")
+    parser.add_argument("--rounds", type=int, default=2, help="of these")
     parser.add_argument("--rows", type=int, help="only the driver's memory, with so many rows")
     parser.add_argument("--described", type=int, default=20, help="of --rows, every so-manieth")
     parser.add_argument("--project", type=Path, default=Path())
@@ -131,36 +154,33 @@ def main() -> None:
         "OMP_NUM_THREADS": "1",
     }
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        products = folder / "products.parquet"
-        what = ["--file", str(products), "--output"]
+        way = Way(Path(name), options.project, environment)
         if options.rows:
-            make_products(products, options.rows, options.described)
-            with cluster(2, environment) as address:
-                how = [*what, str(folder / "out"), "--ray", address, "--part-rows", "2048"]
-                elapsed_s, growth = run(how, options.project, environment)
-            print(
-                f"{options.rows:,} rows in {elapsed_s:.0f} s: the driver grew by {growth:.1f} MiB"
-            )
+            make_products(way.products, options.rows, options.described)
+            ran = way.on_ray(2, part_rows=2048)
+            early = max(m for at, m in ran.memory if at <= max(ran.seconds / 10, ran.memory[0][0]))
+            shown = ran.memory[:: max(1, len(ran.memory) // 10)]
+            print(f"driver, MiB: {', '.join(f'{memory:.0f}' for _, memory in shown)}")
+            growth = max(memory for _, memory in ran.memory) - early
+            print(f"{options.rows:,} rows in {ran.seconds:.0f} s: grew by {growth:.1f} MiB")
             return
-        make_products(products, options.products, 1)
-        sized = ["--part-rows", str(PART_ROWS), "--threads", "1"]
-        seconds, rates = {}, {}
-        for actors in (0, 1, 2):
-            out = folder / str(actors)
-            if actors:
-                with cluster(actors, environment) as address:
-                    how = [*what, str(out), *sized, "--ray", address]
-                    seconds[actors], _ = run(how, options.project, environment)
-            else:
-                how = [*what, str(out), *sized, "--shard", "1/1"]
-                seconds[0], _ = run(how, options.project, environment)
-            rates[actors] = steady_rate(out, max(actors, 1))
-            print(f"{actors} actors: {seconds[actors]:.1f} s, then {rates[actors]:.2f} products/s")
-        print(f"Ray's overhead in seconds of the whole command: {seconds[1] / seconds[0] - 1:+.1%}")
-        print(f"in products a second: {rates[0] / rates[1] - 1:+.1%}")
-        whole = seconds[1] / seconds[2]
-        print(f"two actors: {rates[2] / rates[1]:.2f} times one ({whole:.2f} the whole command)")
+        make_products(way.products, options.products, 1)
+        # at the same time, each on a core: what else the machine does, it does to both
+        with ThreadPoolExecutor() as both:
+            loop, ray = both.submit(way.loop), both.submit(way.on_ray, 1)
+        for label, ran in (("a loop", loop.result()), ("one actor", ray.result())):
+            print(f"{label}: {ran.seconds:.1f} s, {ran.rate:.2f} products/s")
+        whole, steady = loop.result(), ray.result()
+        print(f"Ray's overhead, of the command: {steady.seconds / whole.seconds - 1:+.1%}")
+        print(f"of a product: {whole.rate / steady.rate - 1:+.1%}")
+        make_products(way.products, options.shared, 1)
+        for number in range(options.rounds):
+            one, two = way.on_ray(1), way.on_ray(2)
+            print(
+                f"round {number + 1}, alone: one actor {one.rate:.2f}, two {two.rate:.2f} "
+                f"products/s: {two.rate / one.rate:.2f} times ({one.seconds / two.seconds:.2f} "
+                "of the command)"
+            )
 
 
 if __name__ == "__main__":

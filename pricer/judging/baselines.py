@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
+from tqdm import tqdm
 
 from pricer.evidence.table import neighbors_estimate
 from pricer.evidence.words import fit_ridge
@@ -87,9 +88,11 @@ def predict_baselines(split: Split) -> pd.DataFrame:
         id, price, and a column for each of BASELINES, USD, within the range of training prices.
     """
     low, high = split.prices.min(), split.prices.max()
-    estimates = {
-        name: baseline.estimate(split).clip(low, high) for name, baseline in BASELINES.items()
-    }
+    estimates = {}
+    with tqdm(BASELINES.items(), desc="baselines") as bar:
+        for name, baseline in bar:
+            bar.set_postfix_str(name)
+            estimates[name] = baseline.estimate(split).clip(low, high)
     return split.test[["id", "price"]].reset_index(drop=True).join(pd.DataFrame(estimates))
 
 
