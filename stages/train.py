@@ -22,7 +22,12 @@ from pricer.params import Section, flat_params, read_params
 from pricer.provenance import code_files
 from pricer.training.card import adapter_card, base_model_name
 from pricer.training.checkpoints import alone, lasting_root, run_fingerprint
-from pricer.training.checks import check_calibration, check_optimizer, check_trackers
+from pricer.training.checks import (
+    check_backup,
+    check_calibration,
+    check_optimizer,
+    check_trackers,
+)
 from pricer.training.published import is_published, take_published
 from pricer.training.run import Run, fit, whole_model
 from pricer.training.trackers import Logged, no_curves
@@ -57,6 +62,7 @@ def main(
     dtype = choose_dtype(compute.dtype, device)
     check_optimizer(params.train.optim, device=device.type)
     check_trackers(params.train.report_to)
+    check_backup(params.train.backup)
     if launched(compute, device=device.type):
         return
     rank, _ = join(device.type)
