@@ -6,6 +6,7 @@ comes back is checked as if anybody could have written it: its files have names 
 which the trainer reads as data and never as code, a size that fits, and the hashes of the manifest.
 """
 
+import logging
 import os
 import re
 import shutil
@@ -45,11 +46,15 @@ CHUNK = 2**24  # bytes
 SENDING = ".sending"  # in a run's folder: links to what is on its way
 LAST_WAIT_S = 10  # for what is on its way when training ends
 # nobody waits for minutes before training begins
-PATIENT = {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 2}}
+PATIENT = {"connect_timeout": 3, "read_timeout": 20, "retries": {"total_max_attempts": 1}}
 OPTIONS: dict[str, dict[str, Any]] = {
     "file": {"auto_mkdir": True},
     "s3": {"config_kwargs": PATIENT},
 }
+
+
+# it would tell each of its attempts; what comes of them is told here
+logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
 
 
 class Unusable(Exception):
@@ -266,7 +271,7 @@ class Backup:
 
     def _work(self) -> None:
         """Send what waits until nothing does."""
-        disable_progress_bars("huggingface_hub.lfs_upload")
+        disable_progress_bars()  # of the Hub's library; by now the model is loaded
         while True:
             with self._changed:
                 staged, self._waiting = self._waiting, None
@@ -311,6 +316,9 @@ class Backup:
 
 def reason(error: Exception) -> str:
     """Return in a few words why a backup failed, without signed addresses."""
+    if not isinstance(error, PricerError):
+        while isinstance(error.__cause__, Exception):  # libraries wrap what happened
+            error = error.__cause__
     text = re.sub(r"\?[^\s'\"]+", "", first_line(error))[:300]
     return text if isinstance(error, PricerError) else f"{type(error).__name__}, {text}"
 
