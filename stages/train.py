@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pricer.files import read_parquet, write_json, writing
-from pricer.launch import join, launched
+from pricer.launch import first_here, join, launched
 from pricer.model.adapters import save_adapter
 from pricer.model.base import (
     choose_device,
@@ -28,6 +28,7 @@ from pricer.training.checks import (
     check_optimizer,
     check_trackers,
 )
+from pricer.training.machines import check_same_run, own_folder
 from pricer.training.published import is_published, take_published
 from pricer.training.run import Run, fit, whole_model
 from pricer.training.trackers import Logged, no_curves
@@ -98,13 +99,14 @@ def main(
     with ExitStack() as first_alone:
         if rank == 0:
             first_alone.enter_context(alone(run.checkpoints))
+        if first_here():
             curves = first_alone.enter_context(writing(curves_dir, folder=True))
             logged = replace(logged, curves=curves)
         started = time.perf_counter()
         trainer, metrics, resumed_step = fit(load, run, logged)
         elapsed_s = time.perf_counter() - started
         model, weights = whole_model(trainer)
-    if rank > 0:
+    if not first_here():
         return
     with writing(adapter_dir, folder=True) as partial_adapter:
         base_model = base_model_name(base_model_dir)
@@ -133,4 +135,6 @@ def _checkpoints(
             "threads": torch.get_num_threads(),
         },
     )
-    return lasting_root(Path()) / ".checkpoints" / name
+    run = lasting_root(Path()) / ".checkpoints" / name
+    check_same_run(run)
+    return own_folder(run)

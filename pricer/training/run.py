@@ -36,6 +36,7 @@ from pricer.training.checkpoints import (
     space_for_checkpoints,
 )
 from pricer.training.examples import build_examples, collate
+from pricer.training.machines import hand_out
 from pricer.training.trackers import CURVES, Logged, Trackers
 from pricer.training.trainer import (
     BEST,
@@ -140,6 +141,7 @@ def _fit_once(
 ) -> tuple[CompletionTrainer, dict[str, Any], int]:
     first = rank() == 0
     checkpoint, how = from_first(find_start(run.checkpoints) if first else (None, ""))
+    checkpoint = hand_out(checkpoint, run.checkpoints)
     model = load()
     if first:
         print(f"training on {model.device} in {dtype_name(run.dtype)}, {how}", flush=True)
@@ -285,6 +287,6 @@ def whole_model(trainer: CompletionTrainer) -> tuple[PeftModel, dict[str, torch.
 
     All processes have to call it.
     """
-    weights = trainer.gathered_weights()
+    weights = from_first(trainer.gathered_weights())  # each machine writes them
     # what wraps the parts is in the names of layers, not in those of weights
     return unwrap_model(trainer.model, recursive=True), weights
