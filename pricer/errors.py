@@ -67,8 +67,9 @@ def _reason(error: BaseException) -> str | None:
         return "not enough memory: close other programs, or take a machine or GPU with more"
     if isinstance(error, RuntimeError) and any(words in str(error) for words in LOST_WORDS):
         return (
-            "lost touch with another process, which has ended or cannot be reached: what it says "
-            "comes first; then start the same again on every machine, from the last checkpoint on"
+            "lost touch with another process, which has ended or cannot be reached: see what that "
+            "one says, then run the same again on every machine (training goes on from its last "
+            "checkpoint)"
         )
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"

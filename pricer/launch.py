@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 from datetime import timedelta
 from typing import TypeVar
@@ -101,10 +102,14 @@ def launched(compute: Compute, *, device: str) -> bool:
     # these take seconds to import: only who starts processes waits for them
     import torch
     from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     check_processes(compute, device=device, gpus=torch.cuda.device_count())
     check_meeting(compute)
+    if compute.machines > 1:
+        # gloo would take the address that the machine's own name has, often 127.0.0.1
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface_to(os.environ["MASTER_ADDR"]))
     command = launch_arguments(compute, threads=torch.get_num_threads())
     # it would tell in its own words what the processes say in theirs
     for name in list(logging.root.manager.loggerDict):
@@ -115,7 +120,30 @@ def launched(compute: Compute, *, device: str) -> bool:
     except ChildFailedError as error:
         ranks = ", ".join(str(rank) for rank in sorted(error.failures))
         raise PricerError(f"failed in the processes {ranks}: their own lines are above") from None
+    except SignalException:
+        raise PricerError("interrupted") from None
     return True
+
+
+def interface_to(address: str) -> str:
+    """Return the name of the network interface that reaches an address.
+
+    Raises:
+        PricerError: none does.
+    """
+    import psutil
+
+    try:
+        [(family, *_, place), *_] = socket.getaddrinfo(address, 1, type=socket.SOCK_DGRAM)
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:  # which sends nothing
+            probe.connect(place)
+            own = probe.getsockname()[0]
+    except OSError as error:
+        raise PricerError(
+            f"no way to MASTER_ADDR {quoted(address)} ({error.strerror}): check it, and the network"
+        ) from None
+    names = [name for name, of in psutil.net_if_addrs().items() if own in {a.address for a in of}]
+    return str(names[0])
 
 
 def launch_arguments(compute: Compute, *, threads: int) -> list[str]:
@@ -164,3 +192,14 @@ def from_first(value: T) -> T:
 
     [value] = broadcast_object_list([value])
     return value
+
+
+def from_all(value: T) -> list[T]:
+    """Return the values that all processes have, by rank; none goes on before all have called."""
+    if process_count() == 1:
+        return [value]
+    import torch
+
+    every: list[T] = [value] * process_count()
+    torch.distributed.all_gather_object(every, value)
+    return every

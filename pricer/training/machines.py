@@ -7,12 +7,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from pricer.errors import PricerError
-from pricer.launch import first_here, from_first, machine_rank, machines, process_count, rank
+from pricer.launch import first_here, from_all, from_first, machine_rank, machines, rank
 from pricer.training.checkpoints import is_complete
 
 CHUNK = 2**26  # bytes that are in memory at once
@@ -27,13 +24,14 @@ def own_folder(run: Path) -> Path:
 
 
 def check_same_run(run: Path) -> None:
-    """Raise PricerError if the first machine trains another adapter than this one would.
+    """Raise PricerError if another machine trains another adapter than this one would.
 
     All processes have to call it.
     """
-    if from_first(run.name) != run.name:
+    others = {machine for machine, name in from_all((machine_rank(), run.name)) if name != run.name}
+    if others:
         raise PricerError(
-            f"machine {machine_rank()} would train another adapter than the first machine: "
+            f"machine {machine_rank()} would train another adapter than machine {min(others)}: "
             "params.yaml, prompts, base model, code, versions of libraries, device, precision or "
             "threads differ; compare `git status`, `dvc status` and `pip freeze` on both"
         )
@@ -63,9 +61,8 @@ def hand_out(checkpoint: Path | None, run: Path) -> Path | None:
         here.mkdir(parents=True)
     for name in from_first([file.name for file in checkpoint.iterdir()] if rank() == 0 else []):
         _send(checkpoint / name, here / name if receives else None)
-    if receives and not is_complete(here):
-        raise PricerError(f"{here} is not as it is on the first machine: run the same again")
-    from_first(None)  # until it has been written everywhere
+    if not all(from_all(not receives or is_complete(here))):
+        raise PricerError(f"{here} did not arrive as it is on machine 0: run the same again")
     return here
 
 
@@ -92,8 +89,7 @@ def collect(checkpoint: Path) -> None:
     if machines() == 1:
         return
     file = checkpoint / f"rng_state_{rank()}.pth"
-    every: list[Any] = [None] * process_count()
-    torch.distributed.all_gather_object(every, (file.name, file.read_bytes()))
+    every = from_all((file.name, file.read_bytes()))
     if rank() == 0:
         for name, content in every:
             (checkpoint / name).write_bytes(content)

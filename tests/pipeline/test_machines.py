@@ -28,7 +28,7 @@ def start(machines: list[Project], *command: str) -> list[subprocess.Popen]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = str(listener.getsockname()[1])
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     return [
         machine.start(*command, MACHINE_RANK=str(number), **meeting)
         for number, machine in enumerate(machines)
@@ -81,3 +81,31 @@ def test_each_machine_ends_with_the_same_results_however_often_one_is_lost(machi
         for machine in machines:
             found = machine.hashes(*RESULTS)
             assert not {name for name in expected if found.get(name) != expected[name]}
+
+
+def test_machines_that_would_train_different_adapters_are_told(machines):
+    machines[1].set(train__learning_rate=0.01)
+    done = [ended(process) for process in start(machines, *machines[0].command_of("train"))]
+    for number, (code, _, error) in enumerate(done):
+        told = f"machine {number} would train another adapter than machine {1 - number}: params"
+        assert code == 1 and told in error and "Traceback" not in error, error
+
+
+def test_machines_predict_alike_too(machines):
+    predict = machines[0].command_of("predict")
+    expected = machines[0].hashes("data/predictions", "data/serving")
+    run(machines, *predict)
+    for machine in machines:
+        assert machine.hashes("data/predictions", "data/serving") == expected
+
+
+def test_who_is_who_has_to_be_said(machines):
+    for environment in ({}, {"MACHINE_RANK": "2", "MASTER_ADDR": "x"}, {"MACHINE_RANK": "0"}):
+        process = machines[0].start(*machines[0].command_of("train"), **environment)
+        code, _, error = ended(process)
+        assert code == 1 and "compute.machines is 2: set MACHINE_RANK (0 to 1, another on" in error
+    process = machines[0].start(
+        *machines[0].command_of("train"), MACHINE_RANK="1", MASTER_ADDR="no.such.host"
+    )
+    code, _, error = ended(process)
+    assert code == 1 and "no way to MASTER_ADDR 'no.such.host'" in error
