@@ -15,6 +15,8 @@ DISK_FULL_WORDS = (
 )
 # torch has no one type for a GPU's and the machine's memory
 MEMORY_FULL_WORDS = ("can't allocate memory", "out of memory")
+# what torch's ways to talk between processes say when one does not answer; no one type has them
+LOST_WORDS = ("/gloo/", "NCCL", "TCPStore", "Connection was likely closed", "socket has timed out")
 
 # what moves a cursor, turns the direction of writing, hides itself or cannot be encoded
 CONTROLS = re.compile(
@@ -63,6 +65,12 @@ def _reason(error: BaseException) -> str | None:
         return f"no disk space left for {where}: free some space, then run the same command again"
     if isinstance(error, MemoryError) or any(words in str(error) for words in MEMORY_FULL_WORDS):
         return "not enough memory: close other programs, or take a machine or GPU with more"
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in LOST_WORDS):
+        return (
+            "lost touch with another process, which has ended or cannot be reached: see what that "
+            "one says, then run the same again on every machine (training goes on from its last "
+            "checkpoint)"
+        )
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return None

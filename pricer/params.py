@@ -5,9 +5,11 @@ The docstrings here are what docs/params.md says of each knob; presets/demo.yaml
 
 import difflib
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +20,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
@@ -67,6 +70,33 @@ ALLOWED = {
     DEVICE: "auto, cpu, cuda or cuda:N",
     SHA256: "64 hexadecimal digits",
 }
+
+BACKUPS = ("az", "file", "gs", "hf", "s3")
+
+
+def _place_to_write(url: str) -> str:
+    """Return the address of a backup, if it is one; none is quoted in an error with a password."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("must be an address such as s3://BUCKET/FOLDER") from None
+    if "@" in url:
+        raise PydanticCustomError(
+            "credentials",
+            "must hold neither user nor password: the library of its scheme reads them elsewhere",
+        )
+    if parts.scheme not in BACKUPS:
+        raise ValueError(f"must begin with one of {', '.join(f'{one}://' for one in BACKUPS)}")
+    if parts.scheme == "hf" and not re.fullmatch(f"hf://{REPOSITORY}", url):
+        raise ValueError("must be hf://OWNER/NAME")
+    if parts.scheme == "file" and not re.fullmatch("file:///.+", url):
+        raise ValueError("must be file:/// and a folder")
+    if not (parts.netloc or parts.path) or parts.query or parts.fragment or not url.isprintable():
+        raise ValueError(f"must be {parts.scheme}://, a place and a folder")
+    return url
+
+
+BackupUrl = Annotated[str, AfterValidator(_place_to_write)]
 
 
 class Section(BaseModel):
@@ -425,6 +455,9 @@ class Train(Section):
     """Steps between two checkpoints; there is one at the end too."""
     save_total_limit: Count
     """Checkpoints that are kept, the newest."""
+    backup: BackupUrl | None
+    """Where each checkpoint is sent too, so that another machine can go on: `hf://OWNER/NAME`,
+    `s3://BUCKET/FOLDER`, `gs://`, `az://`, `file:///FOLDER`, see [training.md](training.md)."""
 
     report_to: list[Literal["wandb", "tensorboard", "mlflow"]]
     """Trackers beside DVCLive, where installed."""
@@ -807,6 +840,8 @@ def _problem(detail: Any) -> str:
         case "string_pattern_mismatch":
             pattern = detail["ctx"]["pattern"]
             allowed = f"must be {ALLOWED[pattern]}"
+        case "credentials":  # quoted, they would be shown
+            return f"{key} {detail['msg']}"
         case "string_too_short":
             allowed = "must not be empty"
         case "model_type":

@@ -12,6 +12,8 @@ NAMES = sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py"))
 def main() -> None:
     """Prepare the process, import the stage, run it."""
     signal.signal(signal.SIGINT, _interrupted)
+    # a process that is lost is told in one line, not in torch's stack traces
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # other environments may have some of the dependencies; hardly one has these
     if not all(map(importlib.util.find_spec, ("dvclive", "peft", "pydantic"))):
         sys.exit(

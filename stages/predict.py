@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pricer.files import read_parquet, write_parquet
-from pricer.launch import join, launched
+from pricer.launch import first_here, join, launched
 from pricer.model.adapters import adapter_sha256
 from pricer.model.base import base_model_sha256, choose_device, choose_dtype, dtype_name
 from pricer.params import read_params
@@ -60,7 +60,7 @@ def main(
     found = predictor.distributions(test["prompt"].tolist(), greedy=True, **shared)
     elapsed_s = time.perf_counter() - started
     found.check_usable(test["id"])
-    if share.rank > 0:
+    if not first_here():
         return
 
     told = told_evidence(params.evidence)

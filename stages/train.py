@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pricer.files import read_parquet, write_json, writing
-from pricer.launch import join, launched
+from pricer.launch import first_here, join, launched
 from pricer.model.adapters import save_adapter
 from pricer.model.base import (
     choose_device,
@@ -22,7 +22,13 @@ from pricer.params import Section, flat_params, read_params
 from pricer.provenance import code_files
 from pricer.training.card import adapter_card, base_model_name
 from pricer.training.checkpoints import alone, lasting_root, run_fingerprint
-from pricer.training.checks import check_calibration, check_optimizer, check_trackers
+from pricer.training.checks import (
+    check_backup,
+    check_calibration,
+    check_optimizer,
+    check_trackers,
+)
+from pricer.training.machines import check_same_run, own_folder
 from pricer.training.published import is_published, take_published
 from pricer.training.run import Run, fit, whole_model
 from pricer.training.trackers import Logged, no_curves
@@ -57,6 +63,7 @@ def main(
     dtype = choose_dtype(compute.dtype, device)
     check_optimizer(params.train.optim, device=device.type)
     check_trackers(params.train.report_to)
+    check_backup(params.train.backup)
     if launched(compute, device=device.type):
         return
     rank, _ = join(device.type)
@@ -92,13 +99,14 @@ def main(
     with ExitStack() as first_alone:
         if rank == 0:
             first_alone.enter_context(alone(run.checkpoints))
+        if first_here():
             curves = first_alone.enter_context(writing(curves_dir, folder=True))
             logged = replace(logged, curves=curves)
         started = time.perf_counter()
         trainer, metrics, resumed_step = fit(load, run, logged)
         elapsed_s = time.perf_counter() - started
         model, weights = whole_model(trainer)
-    if rank > 0:
+    if not first_here():
         return
     with writing(adapter_dir, folder=True) as partial_adapter:
         base_model = base_model_name(base_model_dir)
@@ -127,4 +135,6 @@ def _checkpoints(
             "threads": torch.get_num_threads(),
         },
     )
-    return lasting_root(Path()) / ".checkpoints" / name
+    run = lasting_root(Path()) / ".checkpoints" / name
+    check_same_run(run)
+    return own_folder(run)

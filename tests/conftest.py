@@ -49,6 +49,7 @@ SLOW = (
     "pipeline/test_experiments.py",
     "pipeline/test_failures.py",
     "pipeline/test_resume.py",
+    "pipeline/test_backup.py",
     "pipeline/test_pipeline.py",
     "pipeline",
     "monitoring/test_command.py",
@@ -110,6 +111,7 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=3, help="training runs to kill in test_resume")
     parser.addoption("--ray-kills", type=int, default=3, help="processes to kill in test_ray")
+    parser.addoption("--losses", type=int, default=2, help="machines to lose, by kind of backup")
     parser.addoption("--serve-kills", type=int, default=15, help="services to kill, by database")
     parser.addoption("--fuzz", type=int, default=500, help="inputs of test_fuzz")
     parser.addoption("--fuzz-from", type=int, default=0, help="number of the first of each kind")

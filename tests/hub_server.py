@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,9 +32,14 @@ class Repo:
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
 
-    def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
-        """Add files on a branch and return the hash of the commit."""
-        content = dict(self.commits.get(self.branches.get(branch, ""), {})) | files
+    def commit(
+        self, files: dict[str, bytes], branch: str = "main", gone: Iterable[str] = ()
+    ) -> str:
+        """Add files on a branch, without those that are gone; return the hash of the commit."""
+        content = dict(self.commits.get(self.branches.get(branch, ""), {}))
+        for path in gone:
+            content.pop(path, None)
+        content |= files
         digest = hashlib.sha1(f"{len(self.commits)} {self.name}".encode())
         for path, data in sorted(content.items()):
             digest.update(path.encode() + hashlib.sha1(data).digest())
@@ -185,11 +190,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(
         self, status: int, content: bytes, headers: dict[str, str], fault: Fault | None = None
     ) -> None:
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         if status == 200 and asked and self.command == "GET":
-            start = int(asked[1])
-            rest = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            status, content, headers = 206, content[start:], headers | {"Content-Range": rest}
+            start, size = int(asked[1]), len(content)
+            content = content[start : int(asked[2]) + 1 if asked[2] else size]
+            rest = f"bytes {start}-{start + len(content) - 1}/{size}"
+            status, headers = 206, headers | {"Content-Range": rest}
         if fault and fault.damage:
             content = bytes([content[0] ^ 255]) + content[1:]
         if fault and fault.short:
@@ -242,6 +248,10 @@ class _Handler(BaseHTTPRequestHandler):
                     return self._info(repo, revision)
                 case "tree":
                     entries = self._entries(repo, revision)
+                    if folder and entries.get(folder, {}).get("type") != "directory":
+                        raise _Refused(
+                            404, "EntryNotFound", f"{folder} does not exist on {revision}"
+                        )
                     whole = "recursive=true" in url.query.lower()
                     return _json(
                         [
@@ -397,16 +407,27 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _commit(self, repo: Repo, branch: str, body: bytes) -> tuple[int, bytes, dict[str, str]]:
         files: dict[str, bytes] = {}
+        gone: list[str] = []
         for line in body.splitlines():
             part = json.loads(line)
             match part["key"]:
+                case "deletedFile" | "deletedFolder":
+                    gone += self._existing(repo, branch, part["value"]["path"])
                 case "file":
                     files[part["value"]["path"]] = base64.b64decode(part["value"]["content"])
                 case "lfsFile":
                     files[part["value"]["path"]] = self.hub.objects[part["value"]["oid"]]
-        commit = repo.commit(files, branch)
+        commit = repo.commit(files, branch, gone)
         url = f"{self.hub.url}/{repo.name}/commit/{commit}"
         return _json({"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""})
+
+    def _existing(self, repo: Repo, branch: str, path: str) -> list[str]:
+        """Return the files that a path on a branch stands for, a folder with a slash at its end."""
+        files = repo.commits[self._commit_of(repo, branch)]
+        found = [name for name in files if name == path or name.startswith(path.rstrip("/") + "/")]
+        if not found:
+            raise _Refused(404, "EntryNotFound", f"A file with the name {path} does not exist")
+        return found
 
     def _tag(self, repo: Repo, revision: str, tag: str) -> tuple[int, bytes, dict[str, str]]:
         if tag in repo.tags:

@@ -1,15 +1,38 @@
-"""What a training run shows: a progress bar with the losses."""
+"""What a training run does beside training: a progress bar with the losses, a backup."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 from transformers import (
     ProgressCallback,
+    TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
 )
+
+from pricer.training.backup import Backup
+
+
+class Sending(TrainerCallback):
+    """Have each checkpoint sent elsewhere, in the process that writes them."""
+
+    def __init__(self, backup: Backup) -> None:  # noqa: D107
+        self.backup = backup
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Send the one that was sealed just now."""
+        self.backup.send(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Give the last one a moment."""
+        self.backup.close()
 
 
 class LossBar(ProgressCallback):

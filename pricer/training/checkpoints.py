@@ -30,7 +30,15 @@ LIBRARIES = (
     "trl",
 )
 # params that change when something is written, not what is trained
-NOT_SHAPING = {"save_strategy", "save_steps", "save_total_limit", "report_to", "run_name", "tags"}
+NOT_SHAPING = {
+    "backup",
+    "report_to",
+    "run_name",
+    "save_steps",
+    "save_strategy",
+    "save_total_limit",
+    "tags",
+}
 
 
 def lasting_root(project: Path) -> Path:

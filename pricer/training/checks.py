@@ -6,6 +6,13 @@ from collections.abc import Sequence
 from pricer.errors import ParamsError
 from pricer.params import MIN_CALIBRATION, Train
 
+# what sends checkpoints to an address, and how it is installed
+BACKUP_LIBRARIES = {
+    "az": ("adlfs", "adlfs"),
+    "gs": ("gcsfs", "gcsfs"),
+    "s3": ("s3fs", ".[s3]"),
+}
+
 
 def check_optimizer(optim: str, *, device: str) -> None:
     """Raise ParamsError if an optimizer is asked for that the type of device does not have."""
@@ -22,6 +29,17 @@ def check_trackers(names: Sequence[str]) -> None:
         raise ParamsError(
             f"train.report_to names {', '.join(missing)}, not installed: "
             f"run `pip install '.[{','.join(missing)}]'`"
+        )
+
+
+def check_backup(url: str | None) -> None:
+    """Raise ParamsError if the library that sends to such an address is not installed."""
+    scheme = (url or "").partition("://")[0]
+    library, install = BACKUP_LIBRARIES.get(scheme, ("fsspec", "fsspec"))
+    if importlib.util.find_spec(library) is None:
+        raise ParamsError(
+            f"train.backup {scheme}:// needs {library}, not installed: "
+            f"run `pip install '{install}'`"
         )
 
 

@@ -27,7 +27,8 @@ from pricer.params import Lora, Train
 from pricer.prices.batches import contiguous_output_layer, is_out_of_memory
 from pricer.prices.model_check import check_scores
 from pricer.prices.trie import build_price_trie
-from pricer.training.callbacks import LossBar
+from pricer.training.backup import Backup
+from pricer.training.callbacks import LossBar, Sending
 from pricer.training.checkpoints import (
     checkpoint_step,
     find_start,
@@ -35,6 +36,7 @@ from pricer.training.checkpoints import (
     space_for_checkpoints,
 )
 from pricer.training.examples import build_examples, collate
+from pricer.training.machines import hand_out
 from pricer.training.trackers import CURVES, Logged, Trackers
 from pricer.training.trainer import (
     BEST,
@@ -49,6 +51,7 @@ from pricer.training.trainer import (
 # train params that are not the library's
 OWN_KEYS = {
     "auto_batch",
+    "backup",
     "early_stopping_patience",
     "report_to",
     "run_name",
@@ -102,9 +105,12 @@ def fit(
         ParamsError: what the params ask for cannot be had of this base model.
         PricerError: a guard stopped the run, or memory ran out.
     """
+    backup = _backup(run)
+    if backup:
+        backup.restore()
     while True:
         try:
-            return _fit_once(load, run, Trackers(logged))
+            return _fit_once(load, run, Trackers(logged), backup)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -122,11 +128,20 @@ def fit(
         )
 
 
+def _backup(run: Run) -> Backup | None:
+    """Return what sends a run's checkpoints elsewhere, in the process that writes them."""
+    train = run.train
+    if not train.backup or train.save_strategy == "no" or rank() > 0:
+        return None
+    return Backup(train.backup, run.checkpoints, train.save_total_limit)
+
+
 def _fit_once(
-    load: Callable[[], PreTrainedModel], run: Run, trackers: Trackers
+    load: Callable[[], PreTrainedModel], run: Run, trackers: Trackers, backup: Backup | None
 ) -> tuple[CompletionTrainer, dict[str, Any], int]:
     first = rank() == 0
     checkpoint, how = from_first(find_start(run.checkpoints) if first else (None, ""))
+    checkpoint = hand_out(checkpoint, run.checkpoints)
     model = load()
     if first:
         print(f"training on {model.device} in {dtype_name(run.dtype)}, {how}", flush=True)
@@ -136,6 +151,8 @@ def _fit_once(
         trained = trainer.model.get_nb_trainable_parameters()[0]
         needed = space_for_checkpoints(run.checkpoints, trained, run.train.save_total_limit)
         require_space(run.checkpoints, needed)
+    if backup:
+        trainer.add_callback(Sending(backup))
     metrics = run_training(trainer, checkpoint)
     return trainer, metrics, checkpoint_step(checkpoint) if checkpoint else 0
 
@@ -270,6 +287,6 @@ def whole_model(trainer: CompletionTrainer) -> tuple[PeftModel, dict[str, torch.
 
     All processes have to call it.
     """
-    weights = trainer.gathered_weights()
+    weights = from_first(trainer.gathered_weights())  # each machine writes them
     # what wraps the parts is in the names of layers, not in those of weights
     return unwrap_model(trainer.model, recursive=True), weights

@@ -13,7 +13,7 @@ from scmrepo.exceptions import SCMError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pricer.errors import PricerError, first_line
-from pricer.launch import rank
+from pricer.launch import first_here
 
 # what is logged: the trainer's name, ours
 CURVES = {
@@ -84,7 +84,7 @@ class Trackers(TrainerCallback):
 
     def __init__(self, logged: Logged) -> None:
         """Take what is logged; no tracker but DVCLive is opened before training begins."""
-        self.curves = Curves(logged.curves) if rank() == 0 else None
+        self.curves = Curves(logged.curves) if first_here() else None
         self.logged = logged
         self.open: dict[str, Any] = {}
 
@@ -92,9 +92,7 @@ class Trackers(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Open the trackers, and log params and what there is of the curves."""
-        if not state.is_world_process_zero:
-            return
-        for name in self.logged.names:
+        for name in self.logged.names if state.is_world_process_zero else ():
             self._try(name, lambda name=name: self._start(name))  # type: ignore[misc]
         for logs in state.log_history:
             self._log(logs, int(logs["step"]))

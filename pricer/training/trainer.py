@@ -36,6 +36,7 @@ from pricer.training.checkpoints import (
     seal,
 )
 from pricer.training.examples import IGNORED, EpochOrder
+from pricer.training.machines import collect
 from pricer.training.trackers import Trackers
 
 BEST = "best.safetensors"  # in a checkpoint, the adapter of the best evaluation so far
@@ -106,10 +107,11 @@ class CompletionTrainer(SFTTrainer):
         finally:
             args.save_total_limit = limit
         self.accelerator.wait_for_everyone()  # each process writes a file of its own
+        run = Path(args.output_dir)
+        checkpoint = run / f"checkpoint-{self.state.global_step}"
+        collect(checkpoint)
         whole = self.gathered_weights()
         if args.should_save:
-            run = Path(args.output_dir)
-            checkpoint = run / f"checkpoint-{self.state.global_step}"
             if whole:
                 save_file(whole, checkpoint / WHOLE)
             if self.best:
