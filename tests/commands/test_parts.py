@@ -7,7 +7,6 @@ import os
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
 from pricer.commands import in_parts, parts, pricing
@@ -15,6 +14,7 @@ from pricer.commands.in_parts import Bulk, price_shard, shard_numbers
 from pricer.commands.pricing import Question
 from pricer.errors import ItemsError, PricerError
 from pricer.prices.record import ServingRecord
+from tests.s3_server import BUCKET, s3_server
 
 OPTIONS = {"interval": 80, "point": "median", "model": "m"}
 COLUMNS = ["id", "estimate_usd", "neighbors", "error", "summary"]
@@ -169,44 +169,37 @@ def test_folders_lie_apart(products, tmp_path):
 @pytest.fixture
 def bucket(monkeypatch):
     """URL of a bucket on a server of S3's protocol."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    fs.FileSystem.from_uri("s3://shop?allow_bucket_creation=true")[0].create_dir("shop")
-    yield "s3://shop"
-    server.stop()
+    with s3_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield f"s3://{BUCKET}"
 
 
 def test_products_and_parts_on_an_object_store(products, tmp_path, bucket, model):
     remote, _ = fs.FileSystem.from_uri(bucket)
     for file in products.iterdir():
-        with remote.open_output_stream(f"shop/products/{file.name}") as stream:
+        with remote.open_output_stream(f"{BUCKET}/products/{file.name}") as stream:
             stream.write(file.read_bytes())
     counts = price_shard(bulk(f"{bucket}/products", f"{bucket}/out"), "1/1")
     local = tmp_path / "out"
     price_shard(bulk(products, local), "1/1")
     (tmp_path / "down").mkdir()
-    fs.copy_files("shop/out", str(tmp_path / "down"), source_filesystem=remote)
+    fs.copy_files(f"{BUCKET}/out", str(tmp_path / "down"), source_filesystem=remote)
     texts = {name: pd.read_parquet(tmp_path / "down" / name) for name in content(local)}
     for name, rows in texts.items():
         # but for the reason that names the file
         columns = ["id", "estimate_usd", "summary"]
         pd.testing.assert_frame_equal(rows[columns], pd.read_parquet(local / name)[columns])
-    remote.delete_file("shop/out/a.jsonl-00002.parquet")
+    remote.delete_file(f"{BUCKET}/out/a.jsonl-00002.parquet")
     resumed = bulk(f"{bucket}/products", f"{bucket}/out", resume=True)
     assert price_shard(resumed, "1/1") == counts == price_shard(resumed, "1/1")
     assert len(model) == 3
-    with pytest.raises(ItemsError, match="s3://shop/none: no such file"):
+    with pytest.raises(ItemsError, match="/none: no such file"):
         price_shard(bulk(f"{bucket}/none", f"{bucket}/out"), "1/1")
 
 
 def test_an_object_store_that_does_not_answer_is_told(bucket, products, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(ItemsError, match="s3://shop/out: .*onnect"):
-        price_shard(bulk(products, "s3://shop/out"), "1/1")
+    with pytest.raises(ItemsError, match="/out: .*onnect"):
+        price_shard(bulk(products, f"{bucket}/out"), "1/1")
