@@ -28,6 +28,7 @@ CANNOT_RUN = {
     r"pricer preset lite($| --yes &&)": "asks on a terminal; what follows takes a GPU",
     r"pricer (compare .*hub:|export combined|judge-api)": "what is one's own: test_export.py, "
     "tests/commands/test_judge_api.py",
+    r"MACHINE_RANK=": "needs several machines: test_machines.py",
     r"python -m bench": "measures for minutes: `make bench`",
 }
 
