@@ -19,8 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import torch
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.utils.tqdm import disable_progress_bars
+from safetensors import safe_open
+from transformers.trainer_pt_utils import safe_globals
 
 from pricer.errors import PricerError, first_line, one_line, quoted
 from pricer.files import read_json, write_json, writing
@@ -123,6 +126,8 @@ class Remote:
             self._copy(f"{there}/{name}", folder / name, size)
         if not is_complete(folder):
             raise Unusable("its files are not as they were sealed")
+        for name in names:
+            _check_data(folder / name)
 
     def _folders(self) -> dict[int, bool]:
         """Return for the step of each checkpoint whether it is complete."""
@@ -209,6 +214,26 @@ def _listed(manifest: Path) -> list[str]:
     if missing := sorted(ALWAYS - set(names)):
         raise Unusable(f"{MANIFEST} does not list {missing[0]}")
     return list(names)
+
+
+def _check_data(file: Path) -> None:
+    """Raise Unusable unless a file with the right hash can be read, without running what is in it.
+
+    Who made the hash may have made the file. Tensors are not loaded for it.
+    """
+    try:
+        if file.suffix == ".json":
+            usable = isinstance(read_json(file), dict)
+        elif file.suffix == ".safetensors":
+            with safe_open(file, "pt") as tensors:
+                usable = bool(tensors.keys())
+        else:
+            with safe_globals():  # as the trainer reads it
+                usable = isinstance(torch.load(file, "cpu", weights_only=True, mmap=True), dict)
+    except Exception:  # a file that somebody made up can raise anything
+        usable = False
+    if not usable:
+        raise Unusable(f"{file.name} is no data that training goes on from")
 
 
 class Backup:

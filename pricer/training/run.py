@@ -149,7 +149,9 @@ def _fit_once(
     trainer = build_trainer(model, run, trackers)
     if first and run.train.save_strategy != "no":
         trained = trainer.model.get_nb_trainable_parameters()[0]
-        needed = space_for_checkpoints(run.checkpoints, trained, run.train.save_total_limit)
+        # with a backup, one may be on its way and one may wait, which are removed here by then
+        kept = run.train.save_total_limit + (2 if backup else 0)
+        needed = space_for_checkpoints(run.checkpoints, trained, kept)
         require_space(run.checkpoints, needed)
     if backup:
         trainer.add_callback(Sending(backup))

@@ -29,6 +29,7 @@ CANNOT_RUN = {
     r"pricer (compare .*hub:|export combined|judge-api)": "what is one's own: test_export.py, "
     "tests/commands/test_judge_api.py",
     r"ray start|pricer predict --file s3:|sbatch": "of a cluster's: test_ray.py, test_examples.py",
+    r"MACHINE_RANK=": "needs several machines: test_machines.py",
     r"python -m bench": "measures for minutes: `make bench`",
 }
 

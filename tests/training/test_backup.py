@@ -2,6 +2,8 @@
 
 import json
 import os
+import pickle
+import random
 import shutil
 import socket
 import subprocess
@@ -9,7 +11,10 @@ import sys
 import threading
 
 import huggingface_hub.constants
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from pricer.errors import ParamsError
 from pricer.training import backup as module
@@ -20,19 +25,29 @@ from tests.conftest import ROOT
 from tests.hub_server import Fault, hub_server
 from tests.s3_server import BUCKET, s3_server
 
+NUMBERS = "rng_state.pth"
 NAMES = ("adapter_config.json", "adapter_model.safetensors", "optimizer.pt", "trainer_state.json")
+NAMES += (NUMBERS,)
 RUN = "f00dfeedf00dfeed"
 
 # huggingface_hub's own use of what its HTTP client is about to drop, when it uploads a file
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+# s3fs leaves its connections to the garbage collector
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Use 'content=:DeprecationWarning", "ignore:unclosed:ResourceWarning"
+)
 
 
 def write(run, step: int):
     """A sealed checkpoint as the trainer makes it, with files that no other machine needs."""
     folder = run / f"checkpoint-{step}"
     folder.mkdir(parents=True)
-    for name in (*NAMES, "README.md", "training_args.bin"):
-        (folder / name).write_text(f"{name} after step {step}")
+    save_file({"lora": torch.full((1,), step)}, folder / "adapter_model.safetensors")
+    torch.save({"state": {0: torch.zeros(2)}, "step": step}, folder / "optimizer.pt")
+    torch.save({"python": random.getstate(), "numpy": np.random.get_state()}, folder / NUMBERS)
+    for name in ("adapter_config.json", "trainer_state.json"):
+        (folder / name).write_text(json.dumps({"global_step": step}))
+    for name in ("README.md", "training_args.bin"):
+        (folder / name).write_text("of no use elsewhere")
     seal(folder)
     return folder
 
@@ -101,7 +116,7 @@ def test_another_machine_goes_on_from_the_newest(place, tmp_path, capsys):
     checkpoint, how = find_start(there)
     assert how == f"resuming from step 15 ({there / 'checkpoint-15'})"
     assert sorted(file.name for file in checkpoint.iterdir()) == sorted([*NAMES, MANIFEST])
-    assert (checkpoint / "optimizer.pt").read_text() == "optimizer.pt after step 15"
+    assert json.loads((checkpoint / "trainer_state.json").read_text()) == {"global_step": 15}
     assert capsys.readouterr() == (f"checkpoint-15 comes from {place}\n", "")
     Backup(place, tmp_path / "c" / "0123456789abcdef", keep=2).restore()
     assert find_start(tmp_path / "c" / "0123456789abcdef")[0] is None
@@ -243,6 +258,46 @@ def test_what_is_damaged_or_hostile_is_told_and_not_used(folder_url, tmp_path, c
     after = {path for path in tmp_path.rglob("*") if "elsewhere" not in path.parts} - before
     assert all(there.parent in (path, *path.parents) for path in after)
     assert not (there / "checkpoint-10").exists() and not list(there.glob(".*"))
+
+
+class Runs:
+    """What makes a file where it is unpickled."""
+
+    def __init__(self, file) -> None:
+        self.file = file
+
+    def __reduce__(self):
+        return open, (str(self.file), "w")
+
+
+MADE_UP = {
+    "optimizer.pt": lambda file: pickle.dumps(Runs(file)),
+    "rng_state.pth": lambda file: pickle.dumps({"python": Runs(file)}),
+    "adapter_model.safetensors": lambda file: b"\xff" * 100,
+    "trainer_state.json": lambda file: b"[]",
+}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("name", MADE_UP)
+def test_a_file_with_the_right_hash_is_read_as_data_or_not_at_all(
+    folder_url, tmp_path, capsys, name, zipped
+):
+    run, ran = tmp_path / "a" / RUN, tmp_path / "ran"
+    backup = Backup(folder_url, run, keep=2)
+    sent(backup, 5)
+    forged = write(run, 10)
+    (forged / MANIFEST).unlink()
+    (forged / name).write_bytes(MADE_UP[name](ran))
+    if zipped and name.endswith(("pt", "pth")):
+        torch.save({"python": Runs(ran)}, forged / name)
+    seal(forged)
+    backup.send(forged)
+    backup.close()
+    ran.unlink(missing_ok=True)
+    assert restored(folder_url, tmp_path / "b" / RUN).name == "checkpoint-5"
+    assert f"({name} is no data that training goes on from)" in capsys.readouterr().err
+    assert not ran.exists()
 
 
 def test_one_that_is_larger_than_the_disk_is_not_begun(folder_url, tmp_path, monkeypatch, capsys):
