@@ -1,5 +1,6 @@
 """`pricer predict` of more products than one process takes on: a shard here, or all on Ray."""
 
+import os
 import re
 import sys
 from collections import Counter
@@ -69,6 +70,11 @@ class Bulk:
         left = Workspace()
         require(left.base_model, left.adapter, left.record)
         return options(self.question, read_record(left.record), device)
+
+
+def absolute(where: str) -> str:
+    """Return a path that is the same from every folder; a URL as it is."""
+    return where if "://" in where else os.path.abspath(where)
 
 
 def shard_numbers(text: str) -> tuple[int, int]:
