@@ -4,6 +4,8 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from typing import TypeVar
 
@@ -12,8 +14,9 @@ from pricer.params import Compute
 
 T = TypeVar("T")
 
-# of another process, before it counts as lost: one may write a checkpoint or fetch it meanwhile
+# of another process, before it counts as lost: one may load a model or write a checkpoint meanwhile
 SILENCE = timedelta(minutes=10)
+SIGN_OF_LIFE_S = 5
 
 
 def rank() -> int:
@@ -192,6 +195,16 @@ def from_first(value: T) -> T:
 
     [value] = broadcast_object_list([value])
     return value
+
+
+def in_first(action: Callable[[], None]) -> None:
+    """Run something in the process of rank 0; the others wait, be it longer than SILENCE."""
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(action) if rank() == 0 else None
+        while not from_first(running is None or bool(wait([running], SIGN_OF_LIFE_S).done)):
+            pass
+        if running:
+            running.result()
 
 
 def from_all(value: T) -> list[T]:

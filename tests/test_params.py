@@ -183,6 +183,15 @@ def test_what_would_fail_hours_later_is_told_now(tmp_path, edit, told):
     assert told in problems(tmp_path, edit)
 
 
+@pytest.mark.parametrize(
+    "place", ["s3://KEY:hidden@bucket", f"s3://{'k' * 90}:hidden@bucket", "hf://hidden@hub/a/b"]
+)
+def test_a_password_in_an_address_is_refused_and_not_shown(tmp_path, place):
+    message = problems(tmp_path, ("backup: null", f"backup: {place}"))
+    assert "train.backup must hold neither user nor password" in message
+    assert "hidden" not in message and "KEY" not in message
+
+
 def test_contradictions_between_processes_and_the_rest_name_their_keys(tmp_path):
     two = ("processes: 1 ", "processes: 2 ")
     message = problems(tmp_path, two, ("auto_batch: false", "auto_batch: true"))

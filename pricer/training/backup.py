@@ -49,7 +49,7 @@ CHUNK = 2**24  # bytes
 SENDING = ".sending"  # in a run's folder: links to what is on its way
 LAST_WAIT_S = 10  # for what is on its way when training ends
 # nobody waits for minutes before training begins
-PATIENT = {"connect_timeout": 3, "read_timeout": 20, "retries": {"total_max_attempts": 1}}
+PATIENT = {"connect_timeout": 3, "read_timeout": 10, "retries": {"total_max_attempts": 1}}
 OPTIONS: dict[str, dict[str, Any]] = {
     "file": {"auto_mkdir": True},
     "s3": {"config_kwargs": PATIENT},
@@ -91,11 +91,11 @@ class Remote:
         )
 
     def put(self, checkpoint: Path, keep: int) -> None:
-        """Send a sealed checkpoint, then remove all but the newest `keep` complete ones.
+        """Send a sealed checkpoint, then remove all before it but the newest complete ones.
 
         Args:
             checkpoint: holds nothing but what is sent.
-            keep: `train.save_total_limit`.
+            keep: `train.save_total_limit`, the one that is sent included.
         """
         names = sorted(file.name for file in checkpoint.iterdir() if file.name != MANIFEST)
         if self.repo:
@@ -105,7 +105,7 @@ class Remote:
         self._remove_mark(folder)  # what is written over is not complete meanwhile
         for name in [*names, MANIFEST]:
             self.files.put_file(str(checkpoint / name), f"{folder}/{name}")
-        for step in self._surplus(keep):
+        for step in self._surplus(keep, checkpoint_step(checkpoint)):
             self._remove_mark(f"{self.root}/checkpoint-{step}")
             self.files.rm(f"{self.root}/checkpoint-{step}", recursive=True)
 
@@ -143,11 +143,14 @@ class Remote:
             if match
         }
 
-    def _surplus(self, keep: int) -> list[int]:
-        """Return the steps of what is to go: all before the newest `keep` that are complete."""
-        folders = self._folders()
+    def _surplus(self, keep: int, sent: int) -> list[int]:
+        """Return the steps of what is to go: before `sent`, all but the newest that are complete.
+
+        Later ones are no use, or this run would have begun with them; it comes by them yet.
+        """
+        folders = {step: whole for step, whole in self._folders().items() if step <= sent}
         kept = sorted((step for step in folders if folders[step]), reverse=True)[:keep]
-        return [step for step in folders if step not in kept and step < kept[0]] if kept else []
+        return [step for step in folders if step not in kept]
 
     def _remove_mark(self, folder: str) -> None:
         with suppress(FileNotFoundError):
@@ -157,7 +160,7 @@ class Remote:
         """Send a checkpoint and remove older ones in one commit, which is there or is not."""
         api, repo = HfApi(), str(self.repo)
         ask(lambda: api.create_repo(repo, private=True, exist_ok=True), **self._asked)
-        older = [step for step in self.steps() if step != checkpoint_step(checkpoint)]
+        older = [step for step in self.steps() if step < checkpoint_step(checkpoint)]
         additions = [
             CommitOperationAdd(f"{self.run}/{checkpoint.name}/{name}", checkpoint / name)
             for name in names

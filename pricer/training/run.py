@@ -19,7 +19,7 @@ from transformers.modeling_utils import unwrap_model
 from trl import SFTConfig
 
 from pricer.errors import PricerError
-from pricer.launch import from_first, rank
+from pricer.launch import from_first, in_first, rank
 from pricer.model.base import dtype_name
 from pricer.model.fused import fuse
 from pricer.model.lora import lora_config
@@ -106,8 +106,8 @@ def fit(
         PricerError: a guard stopped the run, or memory ran out.
     """
     backup = _backup(run)
-    if backup:
-        backup.restore()
+    if run.train.backup:
+        in_first(lambda: backup.restore() if backup else None)
     while True:
         try:
             return _fit_once(load, run, Trackers(logged), backup)

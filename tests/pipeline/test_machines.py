@@ -1,5 +1,6 @@
 """Two machines, here two folders and two addresses, train in step; one is lost, both go on."""
 
+import re
 import socket
 import subprocess
 
@@ -109,3 +110,17 @@ def test_who_is_who_has_to_be_said(machines):
     )
     code, _, error = ended(process)
     assert code == 1 and "no way to MASTER_ADDR 'no.such.host'" in error
+
+
+def test_what_the_first_machine_has_lost_too_comes_from_the_backup(machines, tmp_path):
+    train = machines[0].command_of("train")
+    for machine in machines:
+        machine.set(train__backup=f"file://{tmp_path}/elsewhere")
+    run(machines, *train)
+    expected = machines[0].hashes(*RESULTS)
+    for machine in machines:
+        forget(machine)
+    out = run(machines, *train)
+    assert re.search(r"checkpoint-12 comes from .*\n.*resuming from step 12 ", out[0])
+    for machine in machines:
+        assert machine.hashes(*RESULTS) == expected

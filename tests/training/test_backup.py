@@ -130,6 +130,20 @@ def test_the_newest_are_kept(place, tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_later_one_that_is_damaged_does_not_push_out_what_is_sent(place, tmp_path, capsys):
+    """It was refused, and the run went on from before it."""
+    backup = Backup(place, tmp_path / "a" / RUN, keep=1)
+    later = write(tmp_path / "made up" / RUN, 10**11)
+    (later / "optimizer.pt").write_bytes(b"damaged")
+    backup.remote.put(stage(later, tmp_path / "staged"), 1)
+    sent(backup, 5, 10)
+    assert backup.remote.steps() == [10**11, 10]
+    there = tmp_path / "b" / RUN
+    Backup(place, there, keep=1).restore()
+    assert find_start(there)[0].name == "checkpoint-10"
+    assert "checkpoint-100000000000 is not used" in capsys.readouterr().err
+
+
 def test_what_is_here_and_newer_stays(place, tmp_path, capsys):
     sent(Backup(place, tmp_path / "a" / RUN, keep=2), 5)
     here = tmp_path / "b" / RUN
