@@ -1,7 +1,7 @@
 """Time and memory of the stages `evidence` and `baselines` on many products, and what is found.
 
     python -m bench.evidence --products 800000             # of the catalogue
-    python -m bench.evidence --items items.parquet         # yours: title, price, summary
+    python -m bench.evidence --items items.parquet         # yours: title, category, price, summary
 
 The stage runs once, in this process, on so many training products and 10,000 each for validation
 and test. CPU seconds are those of all threads: other work on the machine hardly moves them.
@@ -55,12 +55,12 @@ Seconds = dict[str, tuple[float, float]]  # by part: elapsed, CPU
 def make_items(file: Path, products: int) -> None:
     """Write catalogue products to a file."""
     rows = generate_products(products, seed=42, noise=0.1, min_price=0.5, max_price=999.49)
-    write_parquet(file, pd.DataFrame(rows)[["title", "price", "summary"]])
+    write_parquet(file, pd.DataFrame(rows)[["title", "category", "price", "summary"]])
 
 
 def split(file: Path, folder: Path) -> int:
     """Write the products of a file as three splits; return how many are for training."""
-    items = pd.read_parquet(file, columns=["title", "price", "summary"])
+    items = pd.read_parquet(file, columns=["title", "category", "price", "summary"])
     items.insert(0, "id", np.arange(len(items)))
     train = len(items) - 2 * OTHERS
     bounds = {"train": (0, train), "validation": (train, train + OTHERS), "test": (-OTHERS, None)}

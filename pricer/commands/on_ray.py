@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import socket
+import traceback
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -87,8 +88,9 @@ class Actor:
 
 def _explained(error: Exception) -> str:
     line = explain(error)
-    if line is None:  # a bug: Ray shows where
-        raise error
+    if line is None:  # a bug: what it says here is in Ray's log of this process
+        traceback.print_exception(error)
+        line = f"{type(error).__name__}: {first_line(error)}"
     return f"{socket.gethostname()}: {line}"
 
 
@@ -182,6 +184,7 @@ class Cluster:
         A part whose process or machine is lost is priced anew by another.
         """
         from ray.data import ActorPoolStrategy, DataContext, from_items
+        from ray.exceptions import RayError
 
         context = DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
@@ -198,5 +201,11 @@ class Cluster:
             num_cpus=job.threads,
             num_gpus=1 if self.device == "cuda" else 0,
         )
-        for row in outcomes.iter_rows():
-            yield Outcome(**row)
+        try:
+            for row in outcomes.iter_rows():
+                yield Outcome(**row)
+        except RayError as error:
+            raise PricerError(
+                f"--ray {self.address}: {first_line(error)}; --resume goes on with the parts that "
+                "are left"
+            ) from error

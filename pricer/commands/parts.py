@@ -123,6 +123,7 @@ def _note(filesystem: fs.FileSystem, path: str) -> Row | None:
             metadata = pq.read_metadata(stream)
         note = json.loads((metadata.metadata or {})[NOTE])
         complete = note["counts"]["priced"] + note["counts"]["failed"] == metadata.num_rows
+        complete &= isinstance(note["options"], dict) and {"rows", "sha256"} <= set(note)
     except (pa.ArrowException, ValueError, KeyError, TypeError):
         return None
     return dict(note) if complete else None

@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 TYPES = (".txt", ".jsonl", ".csv", ".parquet")
 MOST_BYTES = 4 * LONGEST  # of a line: UTF-8 takes at most four a character
+LARGEST = 2**28  # bytes of a text's part, which is in memory as a whole
 COLUMNS = ("id", "summary")
 
 
@@ -206,7 +207,7 @@ def _text_pieces(stream: BinaryIO, file: str, part_rows: int) -> Iterator[_Piece
         for record, is_row in records:
             digest.update(record)
             end, rows, passed = end + len(record), rows + is_row, passed + 1
-            if rows == part_rows:
+            if rows == part_rows or end - begin > LARGEST:
                 break
         if not rows:
             return

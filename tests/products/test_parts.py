@@ -146,6 +146,14 @@ def test_a_line_without_an_end_is_told_and_not_held(tmp_path, monkeypatch):
         plan(str(tmp_path / "a.txt"), 2)
 
 
+def test_a_part_of_endless_texts_ends_early(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "LARGEST", 100)
+    (tmp_path / "a.txt").write_text("".join(f"{'mug ' * 20}{n}\n" for n in range(9)))
+    whole = plan(str(tmp_path), 100)
+    assert [part.rows for part in whole.parts] == [2, 2, 2, 2, 1]
+    assert [row["summary"][-1] for row in rows_of(tmp_path, 100)] == list("012345678")
+
+
 def test_no_such_place(tmp_path):
     for where in (str(tmp_path / "none"), "nowhere://a/b"):
         with pytest.raises(ItemsError, match="none: no such file|nowhere"):
