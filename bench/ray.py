@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ import pyarrow.parquet as pq
 from pricer.products.catalog import generate_products
 
 BIN = Path(sys.executable).parent
-PART_ROWS = 256
+PART_ROWS = 128
 
 
 def make_products(file: Path, products: int, described: int) -> None:
@@ -141,9 +140,8 @@ class Way:
 def main() -> None:
     """Time the ways, print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--products", type=int, default=2048, help="for the overhead")
-    parser.add_argument("--shared", type=int, default=2048, help="products, for two actors")
-    parser.add_argument("--rounds", type=int, default=2, help="of these")
+    parser.add_argument("--products", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--rows", type=int, help="only the driver's memory, with so many rows")
     parser.add_argument("--described", type=int, default=20, help="of --rows, every so-manieth")
     parser.add_argument("--project", type=Path, default=Path())
@@ -165,21 +163,19 @@ def main() -> None:
             print(f"{options.rows:,} rows in {ran.seconds:.0f} s: grew by {growth:.1f} MiB")
             return
         make_products(way.products, options.products, 1)
-        # at the same time, each on a core: what else the machine does, it does to both
-        with ThreadPoolExecutor() as both:
-            loop, ray = both.submit(way.loop), both.submit(way.on_ray, 1)
-        for label, ran in (("a loop", loop.result()), ("one actor", ray.result())):
-            print(f"{label}: {ran.seconds:.1f} s, {ran.rate:.2f} products/s")
-        whole, steady = loop.result(), ray.result()
-        print(f"Ray's overhead, of the command: {steady.seconds / whole.seconds - 1:+.1%}")
-        print(f"of a product: {whole.rate / steady.rate - 1:+.1%}")
-        make_products(way.products, options.shared, 1)
         for number in range(options.rounds):
-            one, two = way.on_ray(1), way.on_ray(2)
+            ways = way.loop(), way.on_ray(1), way.on_ray(2)
+            for label, ran in zip(("a loop", "one actor", "two actors"), ways, strict=True):
+                print(f"{number + 1}, {label}: {ran.seconds:.1f} s, {ran.rate:.2f} products/s")
+            loop, one, two = ways
             print(
-                f"round {number + 1}, alone: one actor {one.rate:.2f}, two {two.rate:.2f} "
-                f"products/s: {two.rate / one.rate:.2f} times ({one.seconds / two.seconds:.2f} "
-                "of the command)"
+                f"Ray's overhead: {loop.rate / one.rate - 1:+.1%} of a product, "
+                f"{one.seconds - loop.seconds:+.1f} s of the command"
+            )
+            print(
+                f"two actors are {two.rate / one.rate:.2f} times as fast as one, the command "
+                f"{one.seconds / two.seconds:.2f} times",
+                flush=True,
             )
 
 
