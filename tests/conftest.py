@@ -69,6 +69,7 @@ SLOW = (
     "training",
     "commands/test_publish.py",
     "commands/test_memory.py",
+    "commands/test_parts.py",
 )
 
 
