@@ -135,7 +135,9 @@ def price_on_ray(bulk: Bulk, address: str) -> Counter[str]:
         todo, counts = remaining(whole, whole.parts, bulk.out, asked, resume=bulk.resume)
         if todo:
             clear_leftovers(todo, bulk.out)
-            job = Job(Path.cwd(), bulk.question, asked, bulk.products, whole.ids, bulk.out, threads)
+            # an actor may run in another folder
+            products, out = absolute(bulk.products), absolute(bulk.out)
+            job = Job(Path.cwd(), bulk.question, asked, products, whole.ids, out, threads)
             follow(
                 cluster.price(todo, job),
                 total=sum(part.rows for part in whole.parts),
