@@ -92,17 +92,21 @@ def remaining(
                 f"{without_passwords(out)}: {len(done)} of {len(own)} parts are there: add "
                 "--resume, or name another --output"
             )
+        # those of other shards too: they end in one folder
+        present = [part for part in plan.parts if f"{part.name}.parquet" in there]
         with ThreadPoolExecutor(READERS) as pool:
-            notes = pool.map(lambda part: _note(filesystem, _path(root, part)), done)
+            notes = pool.map(lambda part: _note(filesystem, _path(root, part)), present)
             complete = {
-                part.name: note for part, note in zip(done, notes, strict=True) if note is not None
+                part.name: note
+                for part, note in zip(present, notes, strict=True)
+                if note is not None
             }
-    for part in own:
+    for part in present:
         if part.name in complete:
             _check_note(complete[part.name], part, options, out)
     counts = Counter[str]()
-    for note in complete.values():
-        counts.update(note["counts"])
+    for part in own:
+        counts.update(complete[part.name]["counts"] if part.name in complete else {})
     return [part for part in own if part.name not in complete], counts
 
 
@@ -159,6 +163,8 @@ def price_part(
     """
     source, _ = locate(products)
     rows = list(_priced(read_part(source, part, ids), estimate))
+    if len(rows) != part.rows:
+        raise ItemsError(f"{part.file}: {len(rows)} rows where {part.rows} were found before")
     failed = sum(row["error"] is not None for row in rows)
     counts = Counter(priced=len(rows) - failed, failed=failed)
     note = {"options": options, "rows": part.rows, "sha256": part.sha256, "counts": counts}
@@ -187,8 +193,11 @@ def _write(table: pa.Table, out: str, part: Part) -> None:
     path = _path(root, part)
     if not isinstance(filesystem, fs.LocalFileSystem):
         # an object appears when all of it is there
-        with told(path), filesystem.open_output_stream(path) as stream:
-            stream.write(content)
+        try:
+            with told(path), filesystem.open_output_stream(path) as stream:
+                stream.write(content)
+        except ItemsError as error:  # others would be refused too
+            raise PricerError(str(error)) from None
         return
     try:
         with writing(Path(path), writer=f".{uuid4().hex}") as partial:

@@ -110,6 +110,8 @@ def test_parts_are_never_of_other_products_or_options(products, tmp_path):
         price_shard(bulk(products, out, resume=True, interval=90), "1/1")
     with pytest.raises(ItemsError, match="a.jsonl-00000 are others"):
         price_shard(bulk(products, out, resume=True, part_rows=2), "1/1")
+    with pytest.raises(ItemsError, match="cannot resume with another interval"):
+        price_shard(bulk(products, out, interval=90), "2/2")  # beside another's parts
     with pytest.raises(ItemsError, match="multiple of 2"):
         price_shard(bulk(products, out, resume=True, part_rows=3), "1/1")
     (products / "b.parquet").unlink()
