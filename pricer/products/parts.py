@@ -29,8 +29,6 @@ T = TypeVar("T")
 TYPES = (".txt", ".jsonl", ".csv", ".parquet")
 MOST_BYTES = 4 * LONGEST  # of a line: UTF-8 takes at most four a character
 LARGEST = 2**28  # bytes of a text's part, which is in memory as a whole
-# what a blank line holds; in bytes and in text alike, so no white space beyond ASCII
-WHITE = " \t\r\n\x0b\x0c"
 COLUMNS = ("id", "summary")
 
 
@@ -244,7 +242,7 @@ def _unmarked_records(stream: BinaryIO, file: str) -> Iterator[tuple[bytes, bool
             yield from _csv_records(lines, file)
         else:
             for line in lines:
-                yield line.encode("latin-1"), bool(line.strip(WHITE))
+                yield line.encode("latin-1"), bool(line.strip())
     finally:
         text.detach()  # the stream is not ours to close
 
@@ -261,17 +259,13 @@ def _csv_records(lines: Iterator[str], file: str) -> Iterator[tuple[bytes, bool]
     rows = 0
     try:
         for fields in csv.reader(noted(), strict=True):
-            yield "".join(taken).encode("latin-1"), _is_csv_row(fields)
-            rows += _is_csv_row(fields)
+            yield "".join(taken).encode("latin-1"), readers.is_csv_row(fields)
+            rows += readers.is_csv_row(fields)
             taken.clear()
     except csv.Error as error:
         raise ItemsError(
             f"{file} row {rows}: not valid CSV ({error}); is the file complete?"
         ) from None
-
-
-def _is_csv_row(fields: list[str]) -> bool:
-    return bool(fields) and not (len(fields) == 1 and fields[0] and not fields[0].strip(WHITE))
 
 
 def _ids_of(stream: BinaryIO, part: Part) -> Ids:
@@ -378,11 +372,11 @@ def _text_rows(stream: BinaryIO, part: Part) -> Iterator[Row]:
             yield from _csv_rows(text, path, part.start)
         case ".jsonl":
             for number, line in enumerate(text, start=part.start + 1):
-                if line.strip(WHITE):
+                if line.strip():
                     yield _or_reason(readers.jsonl_row, line, path, number)
         case _:
             for number, line in enumerate(text, start=part.start + 1):
-                if line.strip(WHITE):
+                if line.strip():
                     yield _or_reason(_txt_row, line, path, number)
 
 
@@ -393,7 +387,7 @@ def _txt_row(line: str, path: Path, number: int) -> Row:
 
 def _csv_rows(text: io.TextIOWrapper, path: Path, start: int) -> Iterator[Row]:
     csv.field_size_limit(MOST_BYTES)
-    rows = filter(_is_csv_row, csv.reader(text, strict=True))
+    rows = filter(readers.is_csv_row, csv.reader(text, strict=True))
     header = readers.checked_header(next(rows), path)
     for number, fields in enumerate(rows, start=start + 1):
         yield _or_reason(readers.csv_row, header, fields, path, number)

@@ -154,19 +154,6 @@ def test_a_part_of_endless_texts_ends_early(tmp_path, monkeypatch):
     assert [row["summary"][-1] for row in rows_of(tmp_path, 100)] == list("012345678")
 
 
-@pytest.mark.parametrize("blank", ["\xa0", "\u3000", "\u2028", "\x85"])
-@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
-def test_what_is_a_row_is_the_same_when_parts_are_made_and_when_they_are_read(
-    tmp_path, blank, encoding
-):
-    content = f"{blank}\nmug\n{blank}\n\n".encode(encoding, errors="replace")
-    (tmp_path / "a.txt").write_bytes(content)
-    (tmp_path / "b.csv").write_bytes(b"summary\n" + content)
-    whole = plan(str(tmp_path), 4)
-    assert [len(list(read_part(LOCAL, part, "none"))) for part in whole.parts] == [3, 3]
-    assert [part.rows for part in whole.parts] == [3, 3]
-
-
 def test_no_such_place(tmp_path):
     for where in (str(tmp_path / "none"), "nowhere://a/b"):
         with pytest.raises(ItemsError, match="none: no such file|nowhere"):
