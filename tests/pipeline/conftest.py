@@ -38,7 +38,7 @@ TINY = {
 }
 
 
-DEADLINE_S = 100
+DEADLINE_S = 240
 
 
 @dataclass
