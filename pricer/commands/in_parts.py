@@ -4,26 +4,16 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pricer.commands.bulk import Estimate
-from pricer.commands.on_ray import Cluster, Job
+from pricer.commands.on_ray import Cluster
 from pricer.commands.partial import CHUNK
-from pricer.commands.parts import (
-    Outcome,
-    check_folders,
-    clear_leftovers,
-    follow,
-    price_part,
-    remaining,
-    shard_of,
-)
+from pricer.commands.parts import Job, check_folders, clear_leftovers, follow, remaining, try_part
 from pricer.commands.pricing import Question, load, options
-from pricer.errors import ItemsError, explain, quoted
+from pricer.errors import ItemsError, quoted
 from pricer.prices.record import read_record
-from pricer.products.parts import Ids, Part, Plan, plan
+from pricer.products.parts import Ids, Plan, plan
 from pricer.products.readers import Row
 from pricer.workspace import Workspace, require
 
@@ -71,6 +61,11 @@ class Bulk:
         require(left.base_model, left.adapter, left.record)
         return options(self.question, read_record(left.record), device)
 
+    def job(self, ids: Ids, options: Row) -> Job:
+        """Return what all parts have in common, the same from every folder that a process is in."""
+        products, out = absolute(self.products), absolute(self.out)
+        return Job(Path.cwd(), self.question, options, products, ids, out)
+
 
 def absolute(where: str) -> str:
     """Return a path that is the same from every folder; a URL as it is."""
@@ -94,7 +89,7 @@ def price_shard(bulk: Bulk, shard: str) -> Counter[str]:
     """Price every N-th part in this process; return how many were `priced`, and `failed`."""
     number, shards = shard_numbers(shard)
     whole = bulk.planned()
-    own = shard_of(whole.parts, number, shards)
+    own = whole.parts[number - 1 :: shards]
     import torch
 
     from pricer.model.base import choose_device
@@ -106,41 +101,20 @@ def price_shard(bulk: Bulk, shard: str) -> Counter[str]:
     if todo:
         clear_leftovers(todo, bulk.out)
         estimate, _ = load(bulk.question)
-        outcomes = _one_by_one(todo, whole.ids, bulk, estimate, asked)
+        job = bulk.job(whole.ids, asked)
+        outcomes = (try_part(part, job, estimate) for part in todo)
         follow(outcomes, total=sum(part.rows for part in own), counts=counts)
     return counts
-
-
-def _one_by_one(
-    parts: list[Part], ids: Ids, bulk: Bulk, estimate: Estimate, asked: Row
-) -> Generator[Outcome, None, None]:
-    for part in parts:
-        try:
-            counts = price_part(part, ids, bulk.products, bulk.out, estimate, asked)
-            yield Outcome(part.name, counts["priced"], counts["failed"])
-        except ItemsError as error:  # of this part alone
-            yield Outcome(part.name, error=str(error))
-        except Exception as error:
-            if (line := explain(error)) is None:
-                raise
-            yield Outcome(part.name, error=line, ends=True)
 
 
 def price_on_ray(bulk: Bulk, address: str) -> Counter[str]:
     """Price all parts on the cluster at an address; return how many were `priced`, and `failed`."""
     whole = bulk.planned()
-    threads = bulk.threads or 1
     with Cluster(address) as cluster:
         asked = bulk.options(cluster.device)
         todo, counts = remaining(whole, whole.parts, bulk.out, asked, resume=bulk.resume)
         if todo:
             clear_leftovers(todo, bulk.out)
-            # an actor may run in another folder
-            products, out = absolute(bulk.products), absolute(bulk.out)
-            job = Job(Path.cwd(), bulk.question, asked, products, whole.ids, out, threads)
-            follow(
-                cluster.price(todo, job),
-                total=sum(part.rows for part in whole.parts),
-                counts=counts,
-            )
+            outcomes = cluster.price(todo, bulk.job(whole.ids, asked), bulk.threads or 1)
+            follow(outcomes, total=sum(part.rows for part in whole.parts), counts=counts)
     return counts

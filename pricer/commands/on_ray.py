@@ -7,60 +7,37 @@ import secrets
 import socket
 import traceback
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pricer.commands.parts import Outcome, price_part
-from pricer.commands.pricing import Question, load
-from pricer.errors import ItemsError, PricerError, explain, first_line, quoted
-from pricer.products.parts import Ids, Part
-from pricer.products.readers import Row
+from pricer.commands.bulk import Estimate
+from pricer.commands.parts import Job, Outcome, try_part
+from pricer.commands.pricing import load
+from pricer.errors import PricerError, explain, first_line, quoted
+from pricer.products.parts import Part
 
 HERE = "auto"
 MISSING = "--ray needs Ray: pip install 'pricer[ray]'"
 
 
-@dataclass(frozen=True)
-class Job:
-    """What all actors do.
-
-    Attributes:
-        root: the project, at the same path on every machine.
-        question: what is asked of each product.
-        options: what shapes a row besides its product; an actor's must be the same.
-        products: path or URL.
-        ids: of all parts.
-        out: folder of the parts, a path or URL.
-        threads: of an actor.
-    """
-
-    root: Path
-    question: Question
-    options: Row
-    products: str
-    ids: Ids
-    out: str
-    threads: int
-
-
 class Actor:
     """One process with the model: prices the parts that it is given, one after the other."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, threads: int) -> None:
         """Load the model; an error is told with the first part, as Ray would try for ever."""
         self.job = job
         self.error: str | None = None
         try:
-            self.estimate = self._load()
+            self.estimate = self._load(threads)
         except Exception as error:
             self.error = _explained(error)
 
-    def _load(self) -> Any:
+    def _load(self, threads: int) -> Estimate:
         import torch
 
         os.environ["HF_HUB_OFFLINE"] = "1"
-        torch.set_num_threads(self.job.threads)
+        torch.set_num_threads(threads)
         estimate, own = load(self.job.question, self.job.root)
         if changed := [key for key, value in self.job.options.items() if own[key] != value]:
             raise PricerError(
@@ -74,16 +51,13 @@ class Actor:
         return asdict(self._outcome(Part(**row)))
 
     def _outcome(self, part: Part) -> Outcome:
-        job = self.job
         if self.error is not None:
             return Outcome(part.name, error=self.error, ends=True)
         try:
-            counts = price_part(part, job.ids, job.products, job.out, self.estimate, job.options)
-        except ItemsError as error:  # of this part alone
-            return Outcome(part.name, error=str(error))
+            outcome = try_part(part, self.job, self.estimate)
         except Exception as error:
             return Outcome(part.name, error=_explained(error), ends=True)
-        return Outcome(part.name, counts["priced"], counts["failed"])
+        return replace(outcome, error=_here(outcome.error)) if outcome.ends else outcome
 
 
 def _explained(error: Exception) -> str:
@@ -91,6 +65,10 @@ def _explained(error: Exception) -> str:
     if line is None:  # a bug: what it says here is in Ray's log of this process
         traceback.print_exception(error)
         line = f"{type(error).__name__}: {first_line(error)}"
+    return _here(line)
+
+
+def _here(line: str | None) -> str:
     return f"{socket.gethostname()}: {line}"
 
 
@@ -178,7 +156,7 @@ class Cluster:
             )
         return int(free)
 
-    def price(self, parts: list[Part], job: Job) -> Generator[Outcome, None, None]:
+    def price(self, parts: list[Part], job: Job, threads: int) -> Generator[Outcome, None, None]:
         """Yield what became of each part, as they are done.
 
         A part whose process or machine is lost is priced anew by another.
@@ -189,16 +167,16 @@ class Cluster:
         context = DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        most = min(self.actors(job.threads), len(parts))
+        most = min(self.actors(threads), len(parts))
         # a block a part, and none waits behind another where an actor is free
         rows = from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
         outcomes = rows.map(
             Actor,
-            fn_constructor_args=[job],
+            fn_constructor_args=[job, threads],
             compute=ActorPoolStrategy(
                 min_size=1, max_size=most, initial_size=most, max_tasks_in_flight_per_actor=1
             ),
-            num_cpus=job.threads,
+            num_cpus=threads,
             num_gpus=1 if self.device == "cuda" else 0,
         )
         try:

@@ -4,7 +4,6 @@ Whoever prices a part needs to know of no other. Each says in its own metadata w
 of and what was asked, so that a folder of parts can be gone on with from any machine.
 """
 
-import glob
 import json
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -22,10 +21,32 @@ from tqdm import tqdm
 
 from pricer.commands.bulk import Estimate, parquet_schema
 from pricer.commands.partial import CHUNK
-from pricer.errors import ItemsError, PricerError, without_passwords
+from pricer.commands.pricing import Question
+from pricer.errors import ItemsError, PricerError, explain, without_passwords
 from pricer.files import sync, writing
 from pricer.products.parts import Ids, Part, Plan, locate, read_part, told
 from pricer.products.readers import Row
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all who price parts of the same products have in common.
+
+    Attributes:
+        root: the project, at the same path on every machine.
+        question: what is asked of each product.
+        options: what shapes a row besides its product.
+        products: path or URL.
+        ids: of all parts.
+        out: folder of the parts, a path or URL.
+    """
+
+    root: Path
+    question: Question
+    options: Row
+    products: str
+    ids: Ids
+    out: str
 
 
 @dataclass(frozen=True)
@@ -145,33 +166,42 @@ def _check_note(note: Row, part: Part, options: Row, out: str) -> None:
         raise ItemsError(f"cannot resume: the products of {part.name} are others: {otherwise}")
 
 
-def price_part(
-    part: Part, ids: Ids, products: str, out: str, estimate: Estimate, options: Row
-) -> Counter[str]:
-    """Write the rows of a part, in its products' order; count those `priced` and `failed`.
+def try_part(part: Part, job: Job, estimate: Estimate) -> Outcome:
+    """Price a part, and say what became of it; an error that no user can cause is raised.
 
     Args:
         part: of the products.
-        ids: of all parts.
-        products: path or URL, for its file system.
-        out: folder of the parts, likewise.
+        job: what all parts have in common.
         estimate: a chunk of products to their rows; a row with an `error` has no estimate.
-        options: what shapes a row besides its product.
+    """
+    try:
+        return _price_part(part, job, estimate)
+    except ItemsError as error:  # of this part alone
+        return Outcome(part.name, error=str(error))
+    except Exception as error:
+        if (line := explain(error)) is None:
+            raise
+        return Outcome(part.name, error=line, ends=True)
+
+
+def _price_part(part: Part, job: Job, estimate: Estimate) -> Outcome:
+    """Write the rows of a part, in its products' order.
 
     Raises:
-        ItemsError: the products cannot be read, or have changed; the part cannot be written.
+        ItemsError: the products cannot be read, or have changed.
+        PricerError: the part cannot be written.
     """
-    source, _ = locate(products)
-    rows = list(_priced(read_part(source, part, ids), estimate))
+    source, _ = locate(job.products)
+    rows = list(_priced(read_part(source, part, job.ids), estimate))
     if len(rows) != part.rows:
         raise ItemsError(f"{part.file}: {len(rows)} rows where {part.rows} were found before")
     failed = sum(row["error"] is not None for row in rows)
-    counts = Counter(priced=len(rows) - failed, failed=failed)
-    note = {"options": options, "rows": part.rows, "sha256": part.sha256, "counts": counts}
-    schema = parquet_schema(list(rows[0]), numbers=ids == "numbers")
+    counts = {"priced": len(rows) - failed, "failed": failed}
+    note = {"options": job.options, "rows": part.rows, "sha256": part.sha256, "counts": counts}
+    schema = parquet_schema(list(rows[0]), numbers=job.ids == "numbers")
     table = pa.Table.from_pylist(rows, schema.with_metadata({NOTE: json.dumps(note)}))
-    _write(table, out, part)
-    return counts
+    _write(table, job.out, part)
+    return Outcome(part.name, len(rows) - failed, failed)
 
 
 def _priced(products: Iterator[Row], estimate: Estimate) -> Iterator[Row]:
@@ -214,16 +244,13 @@ def clear_leftovers(parts: list[Part], out: str) -> None:
     filesystem, root = locate(out)
     if not isinstance(filesystem, fs.LocalFileSystem):
         return
-    for part in parts:
-        path = Path(_path(root, part))
-        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-            with suppress(FileNotFoundError):
-                leftover.unlink()
-
-
-def shard_of(parts: list[Part], number: int, shards: int) -> list[Part]:
-    """Return every `shards`-th part, from the one of this number (from 1) on."""
-    return parts[number - 1 :: shards]
+    targets = {Path(_path(root, part)) for part in parts}
+    for folder in {target.parent for target in targets}:
+        for leftover in folder.glob(".*.partial"):
+            name = leftover.name[1:].rsplit(".", 2)[0]  # without who wrote it
+            if folder / name in targets:
+                with suppress(FileNotFoundError):
+                    leftover.unlink()
 
 
 def follow(outcomes: Generator[Outcome, None, None], *, total: int, counts: Counter[str]) -> None:
