@@ -10,15 +10,11 @@ part of each actor, from the times at which parts were written.
 
 import argparse
 import os
-import secrets
-import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +24,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from pricer.products.catalog import generate_products
+from tests.ray_machines import ray_machines
 
 BIN = Path(sys.executable).parent
 PART_ROWS = 128
@@ -41,42 +38,6 @@ def make_products(file: Path, products: int, described: int) -> None:
     summaries = np.full(products, None, dtype=object)
     summaries[::described] = [row["summary"] for row in made]
     pd.DataFrame({"id": np.arange(products), "summary": summaries}).to_parquet(file)
-
-
-@contextmanager
-def cluster(cores: int, environment: dict[str, str]) -> Iterator[str]:
-    """Start a Ray cluster of one machine with so many cores; give its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # the paths of its sockets must be short
-    command = [
-        str(BIN / "ray"),
-        "start",
-        "--head",
-        "--block",
-        f"--port={port}",
-        f"--num-cpus={cores}",
-    ]
-    command += ["--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}"]
-    head = subprocess.Popen(
-        [*command, "--object-store-memory=80000000", "--node-ip-address=127.0.0.1"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert head.stdout
-    for line in head.stdout:
-        if "Ray runtime started" in line:
-            break
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        family = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
-        for process in family:
-            process.kill()
-        head.wait()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -100,7 +61,6 @@ class Way:
 
     folder: Path
     project: Path
-    environment: dict[str, str]
 
     @property
     def products(self) -> Path:
@@ -113,16 +73,19 @@ class Way:
 
     def on_ray(self, actors: int, part_rows: int = PART_ROWS) -> Ran:
         """Price all of them by so many actors with one thread each."""
-        with cluster(actors, self.environment) as address:
-            return self._run(actors, "--part-rows", str(part_rows), "--ray", address)
+        with ray_machines(actors) as machines:
+            how = "--part-rows", str(part_rows), "--ray", machines.address
+            return self._run(actors, *how, **machines.token)
 
-    def _run(self, actors: int, *how: str) -> Ran:
+    def _run(self, actors: int, *how: str, **environment: str) -> Ran:
         out = Path(tempfile.mkdtemp(dir=self.folder))
         command = [str(BIN / "pricer"), "predict", "--file", str(self.products), "--output"]
         began = time.perf_counter()
         memory = []
         with subprocess.Popen(
-            [*command, str(out), *how], cwd=self.project, env=self.environment
+            [*command, str(out), *how],
+            cwd=self.project,
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
         ) as driver:
             while driver.poll() is None:
                 with suppress(psutil.NoSuchProcess):
@@ -146,13 +109,8 @@ def main() -> None:
     parser.add_argument("--described", type=int, default=20, help="of --rows, every so-manieth")
     parser.add_argument("--project", type=Path, default=Path())
     options = parser.parse_args()
-    environment = os.environ | {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "OMP_NUM_THREADS": "1",
-    }
     with tempfile.TemporaryDirectory() as name:
-        way = Way(Path(name), options.project, environment)
+        way = Way(Path(name), options.project)
         if options.rows:
             make_products(way.products, options.rows, options.described)
             ran = way.on_ray(2, part_rows=2048)
