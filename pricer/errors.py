@@ -25,7 +25,8 @@ CONTROLS = re.compile(
 )
 LONGEST_LINE = 2_000  # characters
 # https://USER:PASSWORD@host, as in HF_ENDPOINT, a proxy or a package index
-_USER_INFO = re.compile(r"(?<=://)[^\s/]*@")
+# a secret key may hold slashes; a port before a path is none
+_USER_INFO = re.compile(r"(?<=://)(?:[^\s/]*@|[^\s/:@]*:(?!\d{1,5}/)[^\s@]*@)")
 
 
 class PricerError(Exception):
@@ -101,6 +102,8 @@ def without_passwords(text: str) -> str:
 
     >>> without_passwords("cannot reach https://me:secret@hub.example/a")
     'cannot reach https://hub.example/a'
+    >>> without_passwords("s3://KEY:sec/ret@shop/items, http://host:80/a@b")
+    's3://shop/items, http://host:80/a@b'
     """
     return _USER_INFO.sub("", text)
 

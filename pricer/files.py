@@ -56,6 +56,15 @@ def writing(path: Path, *, folder: bool = False, writer: str = "") -> Iterator[P
         raise
 
 
+def remove_leftovers(targets: Iterable[Path]) -> None:
+    """Remove what killed writers of these files, each with a `writer` of its own, have left."""
+    targets = set(targets)
+    for folder in {target.parent for target in targets}:
+        for leftover in folder.glob(".*.partial"):
+            if folder / leftover.name[1:].rsplit(".", 2)[0] in targets:
+                leftover.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """Wait until a file's bytes, or a folder's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -18,7 +18,7 @@ from pricer.model.base import (
     load_base_model,
     load_tokenizer,
 )
-from pricer.params import Section, flat_params, read_params
+from pricer.params import Params, Section, flat_params, read_params
 from pricer.provenance import code_files
 from pricer.training.card import adapter_card, base_model_name
 from pricer.training.checkpoints import alone, lasting_root, run_fingerprint
@@ -69,7 +69,6 @@ def main(
     rank, _ = join(device.type)
     validation_prompts = read_parquet(prompts_dir / "validation.parquet")
     check_calibration(params.train, len(validation_prompts))
-    sections = {name: getattr(params, name) for name in SECTIONS}
     run = Run(
         params.lora,
         params.train,
@@ -77,7 +76,7 @@ def main(
         load_tokenizer(base_model_dir),
         train_prompts=read_parquet(prompts_dir / "train.parquet"),
         validation_prompts=validation_prompts,
-        checkpoints=_checkpoints(sections, [prompts_dir, base_model_dir], device, dtype),
+        checkpoints=_checkpoints(params, [prompts_dir, base_model_dir], device, dtype),
     )
     logged = Logged(
         curves_dir,
@@ -85,7 +84,7 @@ def main(
         folder=lasting_root(Path()) / ".trackers",
         run_name=params.train.run_name or run.checkpoints.name,
         tags=params.train.tags,
-        params=flat_params(sections),
+        params=flat_params(_sections(params)),
     )
     load = partial(
         load_base_model,
@@ -121,20 +120,25 @@ def main(
     )
 
 
+def _sections(params: Params) -> dict[str, Section]:
+    return {name: getattr(params, name) for name in SECTIONS}
+
+
 def _checkpoints(
-    sections: dict[str, Section], data: list[Path], device: torch.device, dtype: torch.dtype
+    params: Params, data: list[Path], device: torch.device, dtype: torch.dtype
 ) -> Path:
     """Return the folder of all runs that end with the same adapter."""
     name = run_fingerprint(
-        sections,
+        _sections(params),
         data,
         code_files() | {"stages/train.py": Path(__file__)},
         machine={
             "device": device.type,
             "dtype": dtype_name(dtype),
-            "threads": torch.get_num_threads(),
+            # another number adds in another order, on a CPU
+            "threads": torch.get_num_threads() if device.type == "cpu" else None,
         },
     )
     run = lasting_root(Path()) / ".checkpoints" / name
-    check_same_run(run)
+    check_same_run(run, params.train)
     return own_folder(run)

@@ -17,7 +17,7 @@ from pricer.errors import ParamsError, PricerError
 from pricer.launch import check_processes
 from pricer.params import Params, read_params
 from pricer.training.checkpoints import LIBRARIES, free_bytes, lasting_root, space_for_checkpoints
-from pricer.training.checks import check_optimizer, check_trackers
+from pricer.training.checks import check_backup, check_optimizer, check_trackers
 from pricer.workspace import Workspace
 
 CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
@@ -174,6 +174,7 @@ def check_training(params: Params) -> Iterator[Finding]:
     for what, value, check in (
         ("optimizer", train.optim, partial(check_optimizer, train.optim, device=device)),
         ("processes", processes, partial(check_processes, compute, device=device, gpus=gpus)),
+        ("backup", train.backup or "none", partial(check_backup, train.backup)),
         ("trackers", trackers, partial(check_trackers, train.report_to)),
     ):
         yield Finding("params", what, value, _problem_of(check), fatal=True)

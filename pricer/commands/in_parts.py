@@ -9,7 +9,15 @@ from pathlib import Path
 
 from pricer.commands.on_ray import Cluster
 from pricer.commands.partial import CHUNK
-from pricer.commands.parts import Job, check_folders, clear_leftovers, follow, remaining, try_part
+from pricer.commands.parts import (
+    Job,
+    check_folders,
+    check_writable,
+    clear_leftovers,
+    follow,
+    remaining,
+    try_part,
+)
 from pricer.commands.pricing import Question, load, options
 from pricer.errors import ItemsError, quoted
 from pricer.prices.record import read_record
@@ -56,10 +64,11 @@ class Bulk:
         return plan(self.products, self.part_rows)
 
     def options(self, device: str) -> Row:
-        """Return what shapes a row besides its product, as far as it is known without the model."""
+        """Return what shapes parts besides products, as far as known without the model."""
         left = Workspace()
         require(left.base_model, left.adapter, left.record)
-        return options(self.question, read_record(left.record), device)
+        shaping = options(self.question, read_record(left.record), device)
+        return shaping | {"part_rows": self.part_rows}
 
     def job(self, ids: Ids, options: Row) -> Job:
         """Return what all parts have in common, the same from every folder that a process is in."""
@@ -99,6 +108,7 @@ def price_shard(bulk: Bulk, shard: str) -> Counter[str]:
     asked = bulk.options(choose_device("auto").type)
     todo, counts = remaining(whole, own, bulk.out, asked, resume=bulk.resume)
     if todo:
+        check_writable(todo, bulk.out)
         clear_leftovers(todo, bulk.out)
         estimate, _ = load(bulk.question)
         job = bulk.job(whole.ids, asked)
@@ -114,6 +124,7 @@ def price_on_ray(bulk: Bulk, address: str) -> Counter[str]:
         asked = bulk.options(cluster.device)
         todo, counts = remaining(whole, whole.parts, bulk.out, asked, resume=bulk.resume)
         if todo:
+            check_writable(todo, bulk.out)
             clear_leftovers(todo, bulk.out)
             outcomes = cluster.price(todo, bulk.job(whole.ids, asked), bulk.threads or 1)
             follow(outcomes, total=sum(part.rows for part in whole.parts), counts=counts)

@@ -18,6 +18,8 @@ from pricer.errors import PricerError, explain, first_line, quoted
 from pricer.products.parts import Part
 
 HERE = "auto"
+# of a part whose process or machine was lost: one that kills every process is not tried for ever
+RETRIES = 10
 MISSING = "--ray needs Ray: pip install 'pricer[ray]'"
 
 
@@ -39,7 +41,7 @@ class Actor:
         os.environ["HF_HUB_OFFLINE"] = "1"
         torch.set_num_threads(threads)
         estimate, own = load(self.job.question, self.job.root)
-        if changed := [key for key, value in self.job.options.items() if own[key] != value]:
+        if changed := [key for key in own if self.job.options[key] != own[key]]:
             raise PricerError(
                 f"{self.job.root} is not as where the command was given ({', '.join(changed)}): "
                 "bring the same commit and `dvc pull` to every machine"
@@ -148,8 +150,10 @@ class Cluster:
         """Return how many fit: one a GPU, or one for so many cores."""
         import ray
 
-        resources = ray.cluster_resources()
-        free = resources.get("GPU") or resources.get("CPU", 0) // threads
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        gpus = sum(machine.get("GPU", 0) for machine in machines)
+        # an actor is on one machine: what two of them have left over is none
+        free = gpus or sum(machine.get("CPU", 0) // threads for machine in machines)
         if not free:
             raise PricerError(
                 f"--ray {self.address}: no machine has the {threads} cores that --threads asks for"
@@ -178,6 +182,7 @@ class Cluster:
             ),
             num_cpus=threads,
             num_gpus=1 if self.device == "cuda" else 0,
+            max_task_retries=RETRIES,
         )
         try:
             for row in outcomes.iter_rows():

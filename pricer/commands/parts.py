@@ -5,6 +5,7 @@ of and what was asked, so that a folder of parts can be gone on with from any ma
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from pricer.commands.bulk import Estimate, parquet_schema
 from pricer.commands.partial import CHUNK
 from pricer.commands.pricing import Question
 from pricer.errors import ItemsError, PricerError, explain, without_passwords
-from pricer.files import sync, writing
+from pricer.files import remove_leftovers, sync, writing
 from pricer.products.parts import Ids, Part, Plan, locate, read_part, told
 from pricer.products.readers import Row
 
@@ -69,18 +70,43 @@ class Outcome:
 
 
 NOTE = b"pricer"  # in a part's metadata
+WRITER = 8  # characters that tell two writers of a part from one another
+LONGEST_NAME = 255 - len("..partial.") - WRITER  # bytes: what file systems have room for
 READERS = 16  # footers that are read at once: on an object store each takes a while
 
 
 def check_folders(products: str, out: str) -> None:
     """Raise ItemsError if one of the two folders is in the other, or `out` is a file."""
     (_, source), (filesystem, target) = locate(products), locate(out)
+    if isinstance(filesystem, fs.LocalFileSystem):  # by whatever links they are reached
+        source, target = os.path.realpath(source), os.path.realpath(target)
     for one, other in ((source, target), (target, source)):
         if PurePosixPath(one).is_relative_to(other):
             raise ItemsError(f"--output {without_passwords(out)} and --file must lie apart")
     with told(out):
         if filesystem.get_file_info(target).type == fs.FileType.File:
             raise ItemsError(f"{without_passwords(out)}: is a file, must be a folder for the parts")
+
+
+def check_writable(parts: list[Part], out: str) -> None:
+    """Write and remove a small file, for nobody prices for hours what cannot be kept.
+
+    Raises:
+        PricerError: nothing can be written there, or not under the names of these parts.
+    """
+    filesystem, root = locate(out)
+    probe = f"{root}/.{uuid4().hex}.partial"
+    if isinstance(filesystem, fs.LocalFileSystem):
+        names = (PurePosixPath(part.name).name for part in parts)
+        longest = max(names, key=lambda name: len(os.fsencode(name)))
+        if len(os.fsencode(f"{longest}.parquet")) > LONGEST_NAME:
+            raise ItemsError(f"the name of {longest[:60]}... is too long for its parts: rename it")
+        Path(root).mkdir(parents=True, exist_ok=True)
+    with told(out):
+        with filesystem.open_output_stream(probe) as stream:
+            stream.write(b"pricer")
+        with suppress(OSError, pa.ArrowException):  # who may write may not always remove
+            filesystem.delete_file(probe)
 
 
 def remaining(
@@ -149,7 +175,9 @@ def _note(filesystem: fs.FileSystem, path: str) -> Row | None:
         note = json.loads((metadata.metadata or {})[NOTE])
         complete = note["counts"]["priced"] + note["counts"]["failed"] == metadata.num_rows
         complete &= isinstance(note["options"], dict) and {"rows", "sha256"} <= set(note)
-    except (pa.ArrowException, ValueError, KeyError, TypeError):
+    except (pa.ArrowException, ValueError, KeyError, TypeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # Arrow has none for a damaged footer
+            raise
         return None
     return dict(note) if complete else None
 
@@ -230,7 +258,7 @@ def _write(table: pa.Table, out: str, part: Part) -> None:
             raise PricerError(str(error)) from None
         return
     try:
-        with writing(Path(path), writer=f".{uuid4().hex}") as partial:
+        with writing(Path(path), writer=f".{uuid4().hex[:WRITER]}") as partial:
             partial.write_bytes(content)
             sync(partial)
         sync(Path(path).parent)
@@ -242,15 +270,8 @@ def _write(table: pa.Table, out: str, part: Part) -> None:
 def clear_leftovers(parts: list[Part], out: str) -> None:
     """Remove what killed writers of these parts have left beside them."""
     filesystem, root = locate(out)
-    if not isinstance(filesystem, fs.LocalFileSystem):
-        return
-    targets = {Path(_path(root, part)) for part in parts}
-    for folder in {target.parent for target in targets}:
-        for leftover in folder.glob(".*.partial"):
-            name = leftover.name[1:].rsplit(".", 2)[0]  # without who wrote it
-            if folder / name in targets:
-                with suppress(FileNotFoundError):
-                    leftover.unlink()
+    if isinstance(filesystem, fs.LocalFileSystem):
+        remove_leftovers(Path(_path(root, part)) for part in parts)
 
 
 def follow(outcomes: Generator[Outcome, None, None], *, total: int, counts: Counter[str]) -> None:

@@ -78,11 +78,11 @@ def options(question: Question, settings: ServingRecord, device: str) -> Row:
         "distribution": question.distribution,
         "model": settings.sha256(),
         "device": device,
-        "code": digest(code_hashes()),
+        "code": digest(pricing_hashes()),
     }
 
 
-def code_hashes() -> dict[str, str]:
+def pricing_hashes() -> dict[str, str]:
     """Return the SHA-256 of each file of PRICING, by its path in the package."""
     files = (file for folder in PRICING for file in sorted((PACKAGE / folder).glob("*.py")))
     return {file.relative_to(PACKAGE).as_posix(): file_sha256(file) for file in files}

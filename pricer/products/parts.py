@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -44,8 +45,8 @@ class Part:
         end: after the last one.
         start: lines or rows of the file before the first.
         rows: how many it holds.
-        sha256: of its bytes; in a Parquet file, of the file's footer, which has sizes, offsets and
-            statistics of all there is.
+        sha256: of the header's bytes and its own; in a Parquet file, of the file's footer, which
+            has sizes, offsets and statistics of all there is.
     """
 
     name: str
@@ -74,30 +75,26 @@ def locate(where: str) -> tuple[fs.FileSystem, str]:
     """
     if "://" not in where:
         return fs.LocalFileSystem(), os.path.abspath(where)
+    if "#" in where:  # Arrow would leave out what follows it
+        raise ItemsError(f"{without_passwords(where)}: write %23 for the # in a URL")
     with told(where):
         filesystem, path = fs.FileSystem.from_uri(where)
         return filesystem, path
 
 
-class told:  # noqa: N801 (reads as what it does)
+@contextmanager
+def told(where: str) -> Iterator[None]:
     """Turn what Arrow says of a file or its file system into an ItemsError of one line.
 
     What the operating system says of a file passes, and so does a full disk.
     """
-
-    def __init__(self, where: str) -> None:  # noqa: D107
-        self.where = where
-
-    def __enter__(self) -> None:  # noqa: D105
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Raise the line in the place of the error."""
+    try:
+        yield
+    except (OSError, ValueError, pa.ArrowException) as error:
         if isinstance(error, OSError) and (error.filename or error.errno in DISK_FULL):
-            return
-        if isinstance(error, OSError | ValueError | pa.ArrowException):
-            reason = first_line(error).rstrip(".")
-            raise ItemsError(f"{without_passwords(self.where)}: {reason}") from None
+            raise
+        reason = first_line(error).rstrip(".")
+        raise ItemsError(f"{without_passwords(where)}: {reason}") from None
 
 
 def plan(products: str, part_rows: int) -> Plan:
@@ -121,7 +118,7 @@ def plan(products: str, part_rows: int) -> Plan:
         with told(file), filesystem.open_input_file(file) as stream:
             pieces = list(_pieces(stream, file, part_rows))
             own = [
-                Part(f"{below}-{number:05}", file, *piece) for number, piece in enumerate(pieces)
+                Part(f"{below}-{number:06}", file, *piece) for number, piece in enumerate(pieces)
             ]
             if own:
                 kinds.setdefault(_ids_of(stream, own[0]), file)
@@ -200,10 +197,10 @@ def _text_pieces(stream: BinaryIO, file: str, part_rows: int) -> Iterator[_Piece
     A byte is a character here: where rows begin and end is ASCII in all of UTF-8.
     """
     records = _records(stream, file)
-    header = _header_length(records) if _suffix(file) == ".csv" else 0
-    begin, start = header, 0
+    header = _header(records) if _suffix(file) == ".csv" else b""
+    begin, start = len(header), 0
     while True:
-        digest, end, rows, passed = hashlib.sha256(), begin, 0, 0
+        digest, end, rows, passed = hashlib.sha256(header), begin, 0, 0
         for record, is_row in records:
             digest.update(record)
             end, rows, passed = end + len(record), rows + is_row, passed + 1
@@ -211,17 +208,17 @@ def _text_pieces(stream: BinaryIO, file: str, part_rows: int) -> Iterator[_Piece
                 break
         if not rows:
             return
-        yield header, begin, end, start, rows, digest.hexdigest()
+        yield len(header), begin, end, start, rows, digest.hexdigest()
         begin, start = end, start + (rows if header else passed)
 
 
-def _header_length(records: Iterator[tuple[bytes, bool]]) -> int:
-    length = 0
+def _header(records: Iterator[tuple[bytes, bool]]) -> bytes:
+    header = b""
     for record, is_row in records:
-        length += len(record)
+        header += record
         if is_row:
             break
-    return length
+    return header
 
 
 def _records(stream: BinaryIO, file: str) -> Iterator[tuple[bytes, bool]]:
@@ -242,7 +239,7 @@ def _unmarked_records(stream: BinaryIO, file: str) -> Iterator[tuple[bytes, bool
             yield from _csv_records(lines, file)
         else:
             for line in lines:
-                yield line.encode("latin-1"), bool(line.strip())
+                yield line.encode("latin-1"), not readers.is_blank(line)
     finally:
         text.detach()  # the stream is not ours to close
 
@@ -269,17 +266,18 @@ def _csv_records(lines: Iterator[str], file: str) -> Iterator[tuple[bytes, bool]
 
 
 def _ids_of(stream: BinaryIO, part: Part) -> Ids:
-    """Return what kind the ids of a file are of, by its first row that can be read."""
+    """Return what kind the ids of a file are of, by the first one in its first part."""
     if _suffix(part.file) == ".parquet":
         schema = pq.ParquetFile(stream).schema_arrow
         _check_columns(schema.names, part.file)
+        _check_summaries(schema.field("summary").type, part.file)
         return _ids_of_type(schema.field("id").type, part.file) if "id" in schema.names else "none"
     rows = list(_text_rows(stream, part))
-    row = next((row for row in rows if "error" not in row), None)
-    if row is None:
+    usable = [row for row in rows if "error" not in row]
+    if not usable:
         raise ItemsError(str(rows[0]["error"]))
-    _check_columns(list(row), part.file)
-    match row.get("id"):
+    _check_columns(list(usable[0]), part.file)
+    match next((row["id"] for row in usable if row.get("id") is not None), None):
         case None:
             return "none"
         case str():
@@ -295,15 +293,27 @@ def _ids_of_type(kind: pa.DataType, file: str) -> Ids:
         return "none"
     if pa.types.is_integer(kind):
         return "numbers"
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if pa.types.is_string(value) or pa.types.is_large_string(value):
+    if _is_text(kind):
         return "text"
-    raise ItemsError(f"{file}: ids must be text or whole numbers, got {kind}")
+    raise ItemsError(f"{file}: ids must be text or whole numbers, got {quoted(str(kind))}")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(of_type(value) for of_type in texts)
+
+
+def _check_summaries(kind: pa.DataType, file: str) -> None:
+    if not _is_text(kind):
+        raise ItemsError(f"{file}: summaries must be text, got {quoted(str(kind))}")
 
 
 def _check_columns(names: list[str], file: str) -> None:
     if "summary" not in names:
         raise ItemsError(f"{file}: no summary in its rows ({', '.join(names)[:200]}): rename one")
+    if twice := [name for name in COLUMNS if names.count(name) > 1]:
+        raise ItemsError(f"{file}: column {twice[0]} stands in it twice: rename one")
 
 
 def read_part(filesystem: fs.FileSystem, part: Part, ids: Ids) -> Iterator[Row]:
@@ -325,7 +335,7 @@ def _checked(row: Row, where: str, ids: Ids) -> Row:
     """Return a row's id and summary, or why it has none."""
     reason, own_id, summary = row.get("error"), row.get("id"), row.get("summary")
     kinds: dict[Ids, type] = {"numbers": int, "text": str, "none": type(None)}
-    if reason is None and not (isinstance(own_id, kinds[ids]) and _is_id(own_id)):
+    if reason is None and not (isinstance(own_id, kinds[ids] | None) and _is_id(own_id)):
         reason = f"{where}: an id that is not as those before it ({ids}): {quoted(own_id)}"
     if reason is None and isinstance(summary, str):
         reason = _unusable(summary, where)
@@ -360,7 +370,7 @@ def _text_rows(stream: BinaryIO, part: Part) -> Iterator[Row]:
     header = stream.read(part.header)
     stream.seek(part.begin)
     content = stream.read(part.end - part.begin)
-    if hashlib.sha256(content).hexdigest() != part.sha256:
+    if hashlib.sha256(header + content).hexdigest() != part.sha256:
         raise _changed(part)
     mark = "utf-8-sig" if part.header or not part.begin else "utf-8"
     text = io.TextIOWrapper(
@@ -372,11 +382,11 @@ def _text_rows(stream: BinaryIO, part: Part) -> Iterator[Row]:
             yield from _csv_rows(text, path, part.start)
         case ".jsonl":
             for number, line in enumerate(text, start=part.start + 1):
-                if line.strip():
+                if not readers.is_blank(line):
                     yield _or_reason(readers.jsonl_row, line, path, number)
         case _:
             for number, line in enumerate(text, start=part.start + 1):
-                if line.strip():
+                if not readers.is_blank(line):
                     yield _or_reason(_txt_row, line, path, number)
 
 

@@ -28,6 +28,7 @@ LONGEST = 4 * 2**20  # characters of a line or of a text in it
 MOST_COLUMNS = 1_000
 LARGEST_JSON = 64 * 2**20  # bytes: all of it is in memory, as several times as much
 
+WHITE = " \t\n\r\x0b\x0c"  # a byte each in every encoding that is read: more is no blank
 REPLACEMENT = "\ufffd"  # in the place of what is no character
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -95,8 +96,13 @@ def is_id(value: object) -> bool:
 def text_rows(lines: Iterable[str]) -> Numbered:
     """Yield a row for each line that is not blank, with the line as its `summary`."""
     for number, line in enumerate(lines, start=1):
-        if line.strip():
+        if not is_blank(line):
             yield number, {"summary": line.rstrip("\n")}
+
+
+def is_blank(line: str) -> bool:
+    """Tell whether a line holds no product, whether its characters or its bytes are looked at."""
+    return not line.strip(WHITE)
 
 
 def bounded_lines(stream: TextIO, where: Path, longest: int = LONGEST) -> Iterator[str]:
@@ -158,7 +164,7 @@ def _txt_rows(path: Path) -> Numbered:
 def _jsonl_rows(path: Path) -> Numbered:
     with _lines(path) as lines:
         for number, line in enumerate(lines, start=1):
-            if line.strip():
+            if not is_blank(line):
                 yield number, jsonl_row(line, path, number)
 
 
@@ -261,7 +267,7 @@ def _csv_rows_of(lines: Iterator[str], path: Path) -> Numbered:
 
 def is_csv_row(fields: list[str]) -> bool:
     """Tell whether what a line of a CSV holds is more than white space."""
-    return bool(fields) and not (len(fields) == 1 and fields[0].isspace())
+    return bool(fields) and not (len(fields) == 1 and fields[0] and is_blank(fields[0]))
 
 
 def csv_row(header: list[str], fields: list[str], path: Path, number: int) -> Row:

@@ -42,6 +42,7 @@ NEEDED = re.compile(
     r"|optimizer\.(?:pt|bin)|scheduler\.pt|scaler\.pt|rng_state(?:_\d{1,5})?\.pth"
 )
 ALWAYS = {"adapter_config.json", "adapter_model.safetensors", "trainer_state.json"}
+RUN = re.compile(r"[0-9a-f]{16}")
 CHECKPOINT = re.compile(r"checkpoint-(\d{1,12})")
 LARGEST_MANIFEST = 2**16  # bytes
 LARGEST = 2**36  # bytes of a checkpoint: ten times that of the largest preset
@@ -89,6 +90,15 @@ class Remote:
         return sorted(
             (step for step, complete in self._folders().items() if complete), reverse=True
         )
+
+    def others(self) -> int:
+        """Return how many other runs have checkpoints there."""
+        try:
+            paths = self.files.ls(self.root.rpartition("/")[0], detail=False)
+        except FileNotFoundError:
+            return 0
+        names = {path.rstrip("/").rpartition("/")[2] for path in paths}
+        return sum(bool(RUN.fullmatch(name)) for name in names - {self.run})
 
     def put(self, checkpoint: Path, keep: int) -> None:
         """Send a sealed checkpoint, then remove all before it but the newest complete ones.
@@ -276,8 +286,14 @@ class Backup:
         with self._telling("training starts from what is here"):
             whole = (checkpoint_step(one) for one in all_checkpoints(self.run) if is_complete(one))
             here = next(whole, 0)
-            newer = [step for step in self.remote.steps() if step > here]
-            next((step for step in newer if self._take(step)), None)
+            steps = self.remote.steps()
+            if not steps and (others := self.remote.others()):
+                self._tell(
+                    f"nothing of this run ({self.run.name}), but of {others} others: params, "
+                    "prompts, base model, code, libraries, Python, device, precision, processes "
+                    "or (on a CPU) threads were others"
+                )
+            next((step for step in steps if step > here and self._take(step)), None)
 
     def send(self, checkpoint: Path) -> None:
         """Send a sealed checkpoint from another thread, instead of one that still waits."""

@@ -58,7 +58,7 @@ def run_fingerprint(
     data: list[Path],
     code: dict[str, Path],
     *,
-    machine: dict[str, str | int],
+    machine: dict[str, str | int | None],
 ) -> str:
     """Return the name of all runs that end with the same adapter: 16 hexadecimal digits.
 

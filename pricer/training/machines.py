@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pricer.errors import PricerError
 from pricer.launch import first_here, from_all, from_first, machine_rank, machines, rank
+from pricer.params import Train
 from pricer.training.checkpoints import is_complete
 
 CHUNK = 2**26  # bytes that are in memory at once
@@ -23,17 +24,19 @@ def own_folder(run: Path) -> Path:
     return run.with_name(f"{run.name}.machine-{machine_rank()}") if machine_rank() else run
 
 
-def check_same_run(run: Path) -> None:
-    """Raise PricerError if another machine trains another adapter than this one would.
+def check_same_run(run: Path, train: Train) -> None:
+    """Raise PricerError if another machine trains, or saves, otherwise than this one would.
 
     All processes have to call it.
     """
-    others = {machine for machine, name in from_all((machine_rank(), run.name)) if name != run.name}
+    own = (run.name, train.save_strategy, train.save_steps)
+    others = {machine for machine, theirs in from_all((machine_rank(), own)) if theirs != own}
     if others:
         raise PricerError(
-            f"machine {machine_rank()} would train another adapter than machine {min(others)}: "
-            "params.yaml, prompts, base model, code, versions of libraries, device, precision or "
-            "threads differ; compare `git status`, `dvc status` and `pip freeze` on both"
+            f"machine {machine_rank()} would train another adapter than machine {min(others)}, or "
+            "save at other steps: params.yaml, prompts, base model, code, versions of libraries, "
+            "device, precision or threads differ; compare `git status`, `dvc status` and `pip "
+            "freeze` on both"
         )
 
 

@@ -106,8 +106,7 @@ def fit(
         PricerError: a guard stopped the run, or memory ran out.
     """
     backup = _backup(run)
-    if run.train.backup:
-        in_first(lambda: backup.restore() if backup else None)
+    in_first(lambda: backup.restore() if backup else None)
     while True:
         try:
             return _fit_once(load, run, Trackers(logged), backup)

@@ -42,7 +42,7 @@ def model(monkeypatch):
     monkeypatch.setattr(in_parts, "require", lambda *_: None)
     monkeypatch.setattr(in_parts, "read_record", lambda _: ServingRecord())
     monkeypatch.setattr(in_parts, "load", lambda asked: loaded.append(asked) or (price, {}))
-    monkeypatch.setattr(pricing, "code_hashes", dict)
+    monkeypatch.setattr(pricing, "pricing_hashes", dict)
     return loaded
 
 
@@ -68,7 +68,7 @@ def content(out):
 def test_every_product_has_one_row_in_the_order_of_its_file(products, tmp_path):
     out = tmp_path / "out"
     assert price_shard(bulk(products, out), "1/1") == {"priced": 10, "failed": 2}
-    names = [f"a.jsonl-{n:05}.parquet" for n in range(3)] + ["b.parquet-00000.parquet"]
+    names = [f"a.jsonl-{n:06}.parquet" for n in range(3)] + ["b.parquet-000000.parquet"]
     assert sorted(content(out)) == names
     rows = pd.read_parquet(out)
     assert list(rows) == COLUMNS and list(rows["id"][:4]) == [0, 1, 2, 3]
@@ -89,14 +89,17 @@ def test_a_second_call_prices_what_is_missing_and_nothing_twice(products, tmp_pa
     out = tmp_path / "out"
     counts = price_shard(bulk(products, out), "1/1")
     whole = content(out)
-    (out / "a.jsonl-00001.parquet").unlink()
-    (out / "b.parquet-00000.parquet").write_bytes(whole["b.parquet-00000.parquet"][:-9])  # torn
-    leftover = out / ".a.jsonl-00001.parquet.0a1b.partial"
+    footer = bytearray(whole["a.jsonl-000002.parquet"])
+    footer[-60:-20] = b"\xff" * 40
+    (out / "a.jsonl-000002.parquet").write_bytes(footer)  # damaged
+    (out / "a.jsonl-000001.parquet").unlink()
+    (out / "b.parquet-000000.parquet").write_bytes(whole["b.parquet-000000.parquet"][:-9])  # torn
+    leftover = out / ".a.jsonl-000001.parquet.0a1b.partial"
     leftover.write_bytes(b"PAR1")
-    kept = (out / "a.jsonl-00000.parquet").stat().st_mtime_ns
+    kept = (out / "a.jsonl-000000.parquet").stat().st_mtime_ns
     assert price_shard(bulk(products, out, resume=True), "1/1") == counts
     assert content(out) == whole and not leftover.exists()
-    assert (out / "a.jsonl-00000.parquet").stat().st_mtime_ns == kept
+    assert (out / "a.jsonl-000000.parquet").stat().st_mtime_ns == kept
     assert price_shard(bulk(products, out, resume=True), "1/1") == counts
     assert len(model) == 2  # nothing left to price: no model
 
@@ -108,7 +111,7 @@ def test_parts_are_never_of_other_products_or_options(products, tmp_path):
         price_shard(bulk(products, out), "1/2")
     with pytest.raises(ItemsError, match="cannot resume with another interval"):
         price_shard(bulk(products, out, resume=True, interval=90), "1/1")
-    with pytest.raises(ItemsError, match="a.jsonl-00000 are others"):
+    with pytest.raises(ItemsError, match="cannot resume with another part_rows"):
         price_shard(bulk(products, out, resume=True, part_rows=2), "1/1")
     with pytest.raises(ItemsError, match="cannot resume with another interval"):
         price_shard(bulk(products, out, interval=90), "2/2")  # beside another's parts
@@ -117,7 +120,7 @@ def test_parts_are_never_of_other_products_or_options(products, tmp_path):
     (products / "b.parquet").unlink()
     price_shard(bulk(products, out, resume=True), "2/2")
     (products / "a.jsonl").write_text('{"id": 1, "summary": "pot"}\n')
-    with pytest.raises(ItemsError, match="a.jsonl-00001.parquet is no part of these products"):
+    with pytest.raises(ItemsError, match="a.jsonl-000001.parquet is no part of these products"):
         price_shard(bulk(products, out, resume=True), "1/1")
 
 
@@ -125,12 +128,12 @@ def test_a_part_that_cannot_be_read_stops_no_other(products, tmp_path, monkeypat
     whole = parts.read_part
 
     def read(filesystem, part, ids):
-        if part.name == "a.jsonl-00001":
+        if part.name == "a.jsonl-000001":
             raise ItemsError("a.jsonl: gone")
         return whole(filesystem, part, ids)
 
     monkeypatch.setattr(parts, "read_part", read)
-    with pytest.raises(ItemsError, match="1 parts are missing, the first is a.jsonl-00001: a.json"):
+    with pytest.raises(ItemsError, match="1 parts are missing, the first is a.jsonl-000001: a"):
         price_shard(bulk(products, tmp_path / "out"), "1/1")
     assert len(content(tmp_path / "out")) == 3
 
@@ -147,7 +150,7 @@ def test_a_full_disk_ends_it_with_nothing_half_written(products, tmp_path, monke
     out = tmp_path / "out"
     with pytest.raises(PricerError, match="no disk space left .* --resume goes on"):
         price_shard(bulk(products, out), "1/1")
-    assert list(content(out)) == ["a.jsonl-00000.parquet"]
+    assert list(content(out)) == ["a.jsonl-000000.parquet"]
     monkeypatch.undo()
 
 
@@ -157,8 +160,23 @@ def test_a_shard_is_one_of_them(text):
         shard_numbers(text)
 
 
+def test_nothing_is_loaded_where_nothing_could_be_written(
+    products, tmp_path, model, bucket, monkeypatch
+):
+    long = (products / "a.jsonl").rename(products / f"{'x' * 217}.jsonl")
+    with pytest.raises(ItemsError, match="the name of xxx.* is too long for its parts"):
+        price_shard(bulk(long, tmp_path / "out"), "1/1")
+    fits = long.rename(products / f"{'x' * 216}.jsonl")
+    price_shard(bulk(fits, tmp_path / "out"), "1/1")
+    assert [name[216:] for name in content(tmp_path / "out")][0] == ".jsonl-000000.parquet"
+    with pytest.raises(ItemsError, match="s3://none/out: .*none"):
+        price_shard(bulk(fits, "s3://none/out"), "1/1")
+    assert len(model) == 1
+
+
 def test_folders_lie_apart(products, tmp_path):
-    for out in (products, products / "out", tmp_path):
+    (tmp_path / "link").symlink_to(products)
+    for out in (products, products / "out", tmp_path, tmp_path / "link" / "out"):
         with pytest.raises(ItemsError, match="must lie apart"):
             price_shard(bulk(products, out), "1/1")
     (tmp_path / "file").touch()
@@ -192,7 +210,7 @@ def test_products_and_parts_on_an_object_store(products, tmp_path, bucket, model
         # but for the reason that names the file
         columns = ["id", "estimate_usd", "summary"]
         pd.testing.assert_frame_equal(rows[columns], pd.read_parquet(local / name)[columns])
-    remote.delete_file(f"{BUCKET}/out/a.jsonl-00002.parquet")
+    remote.delete_file(f"{BUCKET}/out/a.jsonl-000002.parquet")
     resumed = bulk(f"{bucket}/products", f"{bucket}/out", resume=True)
     assert price_shard(resumed, "1/1") == counts == price_shard(resumed, "1/1")
     assert len(model) == 3

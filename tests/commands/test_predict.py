@@ -192,7 +192,7 @@ def test_all_that_shapes_an_estimate_is_compared_when_a_file_is_resumed(fake, mo
         fake.settings = ServingRecord(**change)
         assert [key for key in before if before[key] != options()[key]] == ["model"], change
     fake.settings = ServingRecord()
-    monkeypatch.setattr("pricer.commands.pricing.code_hashes", lambda: {"pricer/x.py": "other"})
+    monkeypatch.setattr("pricer.commands.pricing.pricing_hashes", lambda: {"pricer/x.py": "other"})
     assert [key for key in before if before[key] != options()[key]] == ["code"]
 
 

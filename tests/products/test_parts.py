@@ -89,8 +89,8 @@ def test_the_parts_of_a_folder_are_in_the_order_of_its_names(tmp_path):
     (tmp_path / ".a.jsonl.partial").write_text("{")
     (tmp_path / "empty.jsonl").touch()
     whole = plan(str(tmp_path), 1)
-    names = ["a.csv-00000", "a.jsonl-00000", "b.jsonl-00000", "c/a.parquet-00000"]
-    assert [part.name for part in whole.parts] == [*names, "c/a.parquet-00001"]
+    names = ["a.csv-000000", "a.jsonl-000000", "b.jsonl-000000", "c/a.parquet-000000"]
+    assert [part.name for part in whole.parts] == [*names, "c/a.parquet-000001"]
     assert [row["id"] for row in rows_of(tmp_path)] == ["1", "2", "3", "4", "5"]
 
 
@@ -154,7 +154,67 @@ def test_a_part_of_endless_texts_ends_early(tmp_path, monkeypatch):
     assert [row["summary"][-1] for row in rows_of(tmp_path, 100)] == list("012345678")
 
 
+@pytest.mark.parametrize("blank", ["\xa0", "\u3000", "\u2028", "\x85", "\x1c", " \t\x0b\x0c"])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_what_is_a_row_is_the_same_when_parts_are_made_and_when_they_are_read(
+    tmp_path, blank, encoding
+):
+    content = f"{blank}\nmug\n{blank}\n\n".encode(encoding, errors="replace")
+    (tmp_path / "a.txt").write_bytes(content)
+    (tmp_path / "b.csv").write_bytes(b"summary\n" + content)
+    whole = plan(str(tmp_path), 4)
+    rows = [list(read_part(LOCAL, part, "none")) for part in whole.parts]
+    assert [part.rows for part in whole.parts] == [len(rows[0]), len(rows[1])]
+    assert len(rows[0]) == len(rows[1]) == (1 if blank.isascii() and blank != "\x1c" else 3)
+    if encoding == "utf-8":  # one process reads the same
+        assert len(list(readers.read_rows(tmp_path / "a.txt"))) == len(rows[0])
+
+
+def test_a_missing_id_is_no_kind_of_id(tmp_path):
+    ids = [None, 7, None, 9]
+    write(tmp_path / "a.jsonl", [{"id": one, "summary": "mug"} for one in ids])
+    table = pa.table({"id": pa.array(ids, pa.int32()), "summary": ["mug"] * 4})
+    pq.write_table(table, tmp_path / "b.parquet")
+    rows = rows_of(tmp_path)
+    assert [row["id"] for row in rows] == ids * 2 and not any(row["error"] for row in rows)
+
+
+def test_texts_of_any_type_of_arrow_are_texts(tmp_path):
+    for name, kind in {"a": pa.string_view(), "b": pa.dictionary(pa.int8(), pa.string())}.items():
+        texts = pa.array(["m1"], pa.string()).cast(kind)
+        pq.write_table(pa.table({"id": texts, "summary": texts}), tmp_path / f"{name}.parquet")
+    assert rows_of(tmp_path) == [{"id": "m1", "summary": "m1", "error": None}] * 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ([("summary", pa.array([b"mug"]))], "summaries must be text, got 'binary'"),
+        ([("summary", pa.array([{"en": "mug"}]))], "summaries must be text, got 'struct<en"),
+        ([("summary", pa.array(["a"])), ("summary", pa.array(["b"]))], "summary stands in it twi"),
+        ([("id", pa.array([1.5])), ("summary", pa.array(["a"]))], "whole numbers, got 'double'"),
+    ],
+)
+def test_columns_of_which_no_row_could_be_priced_are_told_before(tmp_path, columns, reason):
+    names, values = zip(*columns, strict=True)
+    pq.write_table(pa.Table.from_arrays(values, names), tmp_path / "a.parquet")
+    with pytest.raises(ItemsError, match=reason):
+        plan(str(tmp_path), 2)
+
+
+def test_a_header_that_changed_makes_other_parts(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("summary,title\nmug,1\npot,2\n")
+    before = plan(str(path), 1).parts
+    path.write_text("title,summary\nmug,1\npot,2\n")
+    assert not {part.sha256 for part in before} & {part.sha256 for part in plan(str(path), 1).parts}
+    with pytest.raises(ItemsError, match="not as it was"):
+        list(read_part(LOCAL, before[1], "none"))
+
+
 def test_no_such_place(tmp_path):
+    with pytest.raises(ItemsError, match="%23"):
+        locate("s3://me:secret@shop/a#1.csv")
     for where in (str(tmp_path / "none"), "nowhere://a/b"):
         with pytest.raises(ItemsError, match="none: no such file|nowhere"):
             plan(where, 2)

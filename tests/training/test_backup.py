@@ -120,6 +120,9 @@ def test_another_machine_goes_on_from_the_newest(place, tmp_path, capsys):
     assert capsys.readouterr() == (f"checkpoint-15 comes from {place}\n", "")
     Backup(place, tmp_path / "c" / "0123456789abcdef", keep=2).restore()
     assert find_start(tmp_path / "c" / "0123456789abcdef")[0] is None
+    assert "nothing of this run (0123456789abcdef), but of 1 others: params" in (
+        capsys.readouterr().err
+    )
 
 
 def test_the_newest_are_kept(place, tmp_path, capsys):
