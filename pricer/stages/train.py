@@ -131,7 +131,7 @@ def _checkpoints(
     name = run_fingerprint(
         _sections(params),
         data,
-        code_files() | {"stages/train.py": Path(__file__)},
+        code_files(),
         machine={
             "device": device.type,
             "dtype": dtype_name(dtype),
