@@ -166,7 +166,7 @@ class Cluster:
         A part whose process or machine is lost is priced anew by another.
         """
         from ray.data import ActorPoolStrategy, DataContext, from_items
-        from ray.exceptions import RayError
+        from ray.exceptions import RayActorError, RayError
 
         context = DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
@@ -187,6 +187,12 @@ class Cluster:
         try:
             for row in outcomes.iter_rows():
                 yield Outcome(**row)
+        except RayActorError:
+            raise PricerError(
+                f"--ray {self.address}: a part was tried {RETRIES + 1} times, its process ended "
+                f"each time: is there memory for {most} actors? --resume goes on with the parts "
+                "that are left"
+            ) from None
         except RayError as error:
             raise PricerError(
                 f"--ray {self.address}: {first_line(error)}; --resume goes on with the parts that "

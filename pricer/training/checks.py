@@ -36,7 +36,7 @@ def check_backup(url: str | None) -> None:
     """Raise ParamsError if the library that sends to such an address is not installed."""
     scheme = (url or "").partition("://")[0]
     library, install = BACKUP_LIBRARIES.get(scheme, ("fsspec", "fsspec"))
-    if importlib.util.find_spec(library) is None:
+    if url and importlib.util.find_spec(library) is None:
         raise ParamsError(
             f"train.backup {scheme}:// needs {library}, not installed: "
             f"run `pip install '{install}'`"

@@ -130,6 +130,7 @@ def test_what_the_train_stage_would_refuse_is_fatal(project, monkeypatch):
     monkeypatch.setattr("pricer.training.checks.importlib.util.find_spec", lambda name: None)
     edit(project / "params.yaml", "optim: adamw_torch_fused", "optim: paged_adamw_32bit")
     edit(project / "params.yaml", "report_to: []", "report_to: [tensorboard, mlflow]")
+    edit(project / "params.yaml", "backup: null", "backup: s3://shop/checkpoints")
     edit(project / "params.yaml", "processes: 1", "processes: 2")
     edit(project / "params.yaml", "strategy: ddp", "strategy: fsdp")
     edit(project / "params.yaml", "target_modules: all-linear", "target_modules: [qproj]")
@@ -137,6 +138,7 @@ def test_what_the_train_stage_would_refuse_is_fatal(project, monkeypatch):
     assert [problem.split(":")[0] for problem in fatal] == [
         "train.optim paged_adamw_32bit needs a GPU",
         "compute.strategy fsdp needs GPUs",
+        "train.backup s3",
         "train.report_to names tensorboard, mlflow, not installed",
         "lora.target_modules",
     ]

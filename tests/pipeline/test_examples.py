@@ -26,11 +26,12 @@ def test_slurm_prices_in_an_array_of_jobs_and_goes_on_when_put_back(
     (project.folder / ".venv/bin").mkdir(parents=True)
     (project.folder / ".venv/bin/activate").touch()
     products = make_products(tmp_path / "products.parquet", 17)
-    project.environment["SLURM_ARRAY_TASK_COUNT"] = "2"
     for number in ("2", "1", "1"):  # the last one was put back
         project.environment["SLURM_ARRAY_TASK_ID"] = number
-        project.run(str(EXAMPLES / "slurm.sh"), "predict", str(products), str(tmp_path / "out"))
-    assert list(content(tmp_path / "out")) == [f"products.parquet-0000{n}.parquet" for n in (0, 1)]
+        project.run(
+            str(EXAMPLES / "slurm.sh"), "predict", str(products), str(tmp_path / "out"), "2"
+        )
+    assert list(content(tmp_path / "out")) == [f"products.parquet-00000{n}.parquet" for n in (0, 1)]
     assert list(pd.read_parquet(tmp_path / "out")["id"]) == list(range(128 * 17 - 28))
     assert "usage: slurm.sh" in project.run(str(EXAMPLES / "slurm.sh"), ok=False).stderr
 
