@@ -6,6 +6,7 @@ import re
 import secrets
 import socket
 import traceback
+import warnings
 from collections.abc import Generator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -174,16 +175,19 @@ class Cluster:
         most = min(self.actors(threads), len(parts))
         # a block a part, and none waits behind another where an actor is free
         rows = from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
-        outcomes = rows.map(
-            Actor,
-            fn_constructor_args=[job, threads],
-            compute=ActorPoolStrategy(
-                min_size=1, max_size=most, initial_size=most, max_tasks_in_flight_per_actor=1
-            ),
-            num_cpus=threads,
-            num_gpus=1 if self.device == "cuda" else 0,
-            max_task_retries=RETRIES,
-        )
+        with warnings.catch_warnings():
+            # to be removed in 2.64, which the extra leaves out; nothing else sets the retries
+            warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+            outcomes = rows.map(
+                Actor,
+                fn_constructor_args=[job, threads],
+                compute=ActorPoolStrategy(
+                    min_size=1, max_size=most, initial_size=most, max_tasks_in_flight_per_actor=1
+                ),
+                num_cpus=threads,
+                num_gpus=1 if self.device == "cuda" else 0,
+                max_task_retries=RETRIES,
+            )
         try:
             for row in outcomes.iter_rows():
                 yield Outcome(**row)
