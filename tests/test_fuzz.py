@@ -22,6 +22,7 @@ import pandas as pd
 import pytest
 import torch
 
+from pricer.commands import partial
 from pricer.commands.bulk import predict_file
 from pricer.commands.partial import partial_file
 from pricer.errors import explain
@@ -211,7 +212,8 @@ def resume_door(rng: random.Random, folder: Path) -> None:
     source, out = folder / "in.jsonl", folder / "out.jsonl"
     _write(source, PRODUCTS)
     estimate, options = loaded()
-    _write(partial_file(out), [{"options": options}, *estimate(PRODUCTS[:25])])
+    rows = [{"options": options}, *estimate(PRODUCTS[:25])]
+    partial_file(out).write_bytes(b"".join(map(partial._line, rows)))
     spoil(rng, partial_file(out))
     before = partial_file(out).read_bytes()
     try:

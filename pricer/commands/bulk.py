@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -179,15 +178,14 @@ def check_output(source: Path, out: Path) -> None:
 
 def _write(stream: IO[bytes], out: Path, suffix: str, *, raw_csv: bool) -> None:
     """Write the rows of a partial file to `out`, which will end in `suffix`."""
-    stream.seek(0)
-    stream.readline()
+    rows = partial.stored_rows(stream)
     if suffix == ".jsonl":
         with out.open("wb") as file:
-            shutil.copyfileobj(stream, file)
+            file.writelines(row + b"\n" for row in rows)
     elif suffix == ".csv":
-        _write_csv(map(json.loads, stream), out, raw=raw_csv)
+        _write_csv(map(json.loads, rows), out, raw=raw_csv)
     else:
-        _write_parquet(map(json.loads, stream), out)
+        _write_parquet(map(json.loads, rows), out)
 
 
 def _write_csv(rows: Iterator[Row], out: Path, *, raw: bool) -> None:

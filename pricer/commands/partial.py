@@ -1,11 +1,13 @@
 """The rows of an unfinished output: one process writes them, a later one goes on after them.
 
-A JSONL file beside the output, whose first line holds the options that its rows are of.
+A JSONL file beside the output. Each line is a list of a checksum and an object: the options that
+the rows are of, then a row a line.
 """
 
 import fcntl
 import json
 import os
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,7 +114,7 @@ def _checked_row(line: bytes, product: Row, number: int, partial: Path) -> Row:
     row = _parsed(line)
     if not row:
         raise ItemsError(
-            f"{partial} line {number + 1}: damaged (no JSON object): remove the lines from here on "
+            f"{partial} line {number + 1}: damaged: remove the lines from here on "
             "and --resume again, or remove the file and start again"
         )
     if any(row.get(key) != product.get(key) for key in ("id", "summary")):
@@ -125,12 +127,24 @@ def _otherwise(partial: Path) -> str:
 
 
 def _parsed(line: bytes) -> Row:
-    """Return the object on a line, {} where there is none."""
+    """Return the object on a line, {} where there is none or it is not as it was written."""
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):  # of JSON, of the encoding
+        [checksum, value] = json.loads(line)
+    except (ValueError, TypeError, RecursionError):  # of JSON, of the encoding
         return {}
-    return value if isinstance(value, dict) else {}
+    as_written = isinstance(value, dict) and checksum == zlib.crc32(_text(line))
+    return value if as_written else {}
+
+
+def _text(line: bytes) -> bytes:
+    """Return the JSON of the object on a line."""
+    return line.partition(b", ")[2].removesuffix(b"]\n")
+
+
+def stored_rows(stream: IO[bytes]) -> Iterator[bytes]:
+    """Yield the JSON of each row, in order."""
+    stream.seek(0)
+    return map(_text, islice(stream, 1, None))
 
 
 def append(stream: IO[bytes], chunks: Iterator[list[Row]], counts: Counter[str]) -> None:
@@ -158,4 +172,5 @@ def _outcome(row: Row) -> str:
 
 
 def _line(row: Row) -> bytes:
-    return f"{json_line(row)}\n".encode()
+    text = json_line(row).encode()
+    return b"[%d, %s]\n" % (zlib.crc32(text), text)
