@@ -31,7 +31,7 @@ test-llama3: .venv/ready  ## run the tests on the real Llama-3 vocabulary (7 MB,
 test-cuda: .venv/ready  ## run the tests that need a GPU
 	@python -m pytest -m cuda
 
-bench: .venv/ready  ## time evidence, prompts, training, prediction, serving, monitoring, evaluation, on what `make repro` left
+bench: .venv/ready  ## time evidence, prompts, training, prediction, serving, monitoring, evaluation, backup, Ray, on what `make repro` left
 	@python -m bench.evidence
 	@python -m bench.prompts
 	@python -m bench.predict
@@ -39,6 +39,8 @@ bench: .venv/ready  ## time evidence, prompts, training, prediction, serving, mo
 	@python -m bench.monitor
 	@python -m bench.evaluate
 	@python -m bench.train
+	@python -m bench.backup
+	@python -m bench.ray
 
 lint: .venv/ready  ## check style, types, and that docs/params.md is what the params say
 	@ruff check .
