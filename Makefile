@@ -62,7 +62,7 @@ clean-checkpoints:  ## remove what interrupted training runs would resume from
 
 clean:  ## remove the environment and tool caches; data, metrics and the DVC cache stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
-	find pricer stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find pricer tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Set up once, and again when the pins change. `ready` is written last, so a broken set-up is redone.
 .venv/ready: pyproject.toml constraints.txt

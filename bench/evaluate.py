@@ -93,8 +93,15 @@ def main() -> None:
     options = parser.parse_args()
     items, predicted = "data/items", "data/predictions"
     stages = {
-        "baselines": ["stages", "baselines", items, f"{predicted}/baselines.parquet"],
-        "evaluate": ["stages", "evaluate", items, "data/prompts", "data/base_model", "data/adapter"]
+        "baselines": ["pricer.stages", "baselines", items, f"{predicted}/baselines.parquet"],
+        "evaluate": [
+            "pricer.stages",
+            "evaluate",
+            items,
+            "data/prompts",
+            "data/base_model",
+            "data/adapter",
+        ]
         + [predicted, "metrics"],
     }
     with tempfile.TemporaryDirectory() as name:

@@ -31,7 +31,7 @@ from pricer.evidence.neighbors import ExactIndex
 from pricer.files import write_parquet
 from pricer.products.catalog import generate_products
 from pricer.products.items import read_items, write_items
-from stages import baselines, evidence
+from pricer.stages import baselines, evidence
 
 ROOT = Path(__file__).parent.parent
 OTHERS = 10_000  # validation products, and as many for test

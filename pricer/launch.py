@@ -171,7 +171,7 @@ def launch_arguments(compute: Compute, *, threads: int) -> list[str]:
         command += ["--fsdp_use_orig_params", "false", "--fsdp_cpu_ram_efficient_loading", "false"]
     else:
         command += ["--multi_gpu"]  # which is its name for one process a device, CPUs too
-    return [str(part) for part in (*command, "--module", "stages")]
+    return [str(part) for part in (*command, "--module", "pricer.stages")]
 
 
 def join(device: str) -> tuple[int, int]:

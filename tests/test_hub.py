@@ -64,11 +64,11 @@ class Desk:
         set_params(self.folder, {key.replace("__", "."): value for key, value in values.items()})
 
     def items(self, **how):
-        return self.run("stages", "fetch_items", "data/items", "metrics/items.json", **how)
+        return self.run("pricer.stages", "fetch_items", "data/items", "metrics/items.json", **how)
 
     def model(self, **how):
         return self.run(
-            "stages", "fetch_model", "data/base_model", "metrics/base_model.json", **how
+            "pricer.stages", "fetch_model", "data/base_model", "metrics/base_model.json", **how
         )
 
     def run(self, *command: str, ok: bool = True, **environment: str) -> str:
@@ -504,7 +504,7 @@ def test_a_full_disk_names_the_cache(desk):
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "sys.argv[1:1] = ['fetch_model']\n"
-        "runpy.run_module('stages', run_name='__main__', alter_sys=False)\n"
+        "runpy.run_module('pricer.stages', run_name='__main__', alter_sys=False)\n"
     )
     code, _, said = desk.start("full", "data/base_model", "metrics/base_model.json")
     assert code == 1 and "Traceback" not in said
@@ -517,7 +517,7 @@ def test_a_token_in_a_dotenv_file_is_used_and_the_environment_wins(desk):
     (desk.folder / ".env").write_text(f"HF_TOKEN={TOKEN}\n")
     environment = desk.environment()
     del environment["HF_TOKEN"]
-    command = [sys.executable, "-m", "stages", "fetch_model", "data/base_model", "m.json"]
+    command = [sys.executable, "-m", "pricer.stages", "fetch_model", "data/base_model", "m.json"]
     subprocess.run(command, cwd=desk.folder, env=environment, check=True, capture_output=True)
     desk.token = "hf_unknown"
     shutil.rmtree(desk.home)

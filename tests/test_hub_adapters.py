@@ -59,7 +59,7 @@ class Desk:
     def stage(self, name: str, *paths: str, ok: bool = True) -> str:
         """Run a stage; a failure must be exit code 1 and one line, which is returned."""
         done = subprocess.run(
-            [str(self.commands / "python"), "-m", "stages", name, *paths],
+            [str(self.commands / "python"), "-m", "pricer.stages", name, *paths],
             cwd=self.folder,
             env=os.environ
             | {"PYTHONPATH": str(ROOT)}

@@ -32,10 +32,11 @@ MAY_IMPORT = {
     "export": {"ground", "products", "model", "prices", "judging"},
     "commands": {"ground", "products", "evidence", "model", "prices", "training", "judging"}
     | {"serving", "monitoring", "export"},
+    "stages": {"ground", "products", "evidence", "model", "prices", "training", "judging"},
 }
 WITHOUT_TORCH = ("products", "evidence", "judging", "monitoring")
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "pricer").rglob("*.py"))
-STAGES = sorted(path.stem for path in (ROOT / "stages").glob("[!_]*.py"))
+STAGES = sorted(path.stem for path in (ROOT / "pricer/stages").glob("[!_]*.py"))
 # what these change reaches a stage only as param values, which DVC tracks, or as files at a commit
 NOT_TRACKED = {f"pricer/{name}.py" for name in ("errors", "hub", "params", "stage", "workspace")}
 
@@ -113,13 +114,13 @@ def test_imports_go_one_way(module):
     files = {str(file.relative_to(ROOT)) for file in library_files(ROOT / module)}
     assert {package(file) for file in files} <= {own} | MAY_IMPORT[own]
     names = {name.split(".")[0] for name in imports(ROOT / module)}
-    assert "stages" not in names
     assert own not in WITHOUT_TORCH or not names & HEAVY
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stages_import_the_library_and_no_other_stage(stage):
-    assert not any(name.startswith("stages") for name in imports(ROOT / "stages" / f"{stage}.py"))
+    imported = imports(ROOT / "pricer/stages" / f"{stage}.py")
+    assert not any(name.startswith("pricer.stages") for name in imported)
 
 
 def test_importing_the_package_alone_is_light():
@@ -129,7 +130,7 @@ def test_importing_the_package_alone_is_light():
 
 def covered(deps: list[str]) -> set[str]:
     """Files of code that a stage's dependencies are, or hold."""
-    code = [dep for dep in deps if dep.startswith(("pricer/", "stages/"))]
+    code = [dep for dep in deps if dep.startswith("pricer/")]
     folders = {dep for dep in code if (ROOT / dep).is_dir()}
     files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
     inside = {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
@@ -138,8 +139,8 @@ def covered(deps: list[str]) -> set[str]:
 
 def script_of(command: str) -> Path:
     """The file that a stage's command runs."""
-    [name] = re.findall(r"^python -m stages (\w+) ", command)
-    return ROOT / "stages" / f"{name}.py"
+    [name] = re.findall(r"^python -m pricer\.stages (\w+) ", command)
+    return ROOT / "pricer/stages" / f"{name}.py"
 
 
 def test_dvc_yaml_lists_what_a_stage_imports():
@@ -148,7 +149,7 @@ def test_dvc_yaml_lists_what_a_stage_imports():
     assert set(definitions) == set(PIPELINE)
     for name, stage in definitions.items():
         needed = closure(script_of(stage["cmd"]))
-        code = [dep for dep in stage["deps"] if dep.startswith(("pricer/", "stages/"))]
+        code = [dep for dep in stage["deps"] if dep.startswith("pricer/")]
         assert needed <= covered(code), (name, needed - covered(code))
         for dep in code:
             assert any(file == dep or file.startswith(f"{dep}/") for file in needed), (name, dep)
@@ -174,7 +175,7 @@ def test_committed_results_come_from_committed_code_and_params():
     assert set(lock) == set(stage_definitions())
     for name, stage in lock.items():
         for dep in stage["deps"]:
-            if dep["path"].startswith(("pricer/", "stages/", "examples/")):
+            if dep["path"].startswith(("pricer/", "examples/")):
                 md5 = dvc_md5(ROOT / dep["path"])
                 assert md5 == dep["md5"], f"{dep['path']} changed since {name} ran: dvc repro"
         for section, values in stage["params"]["params.yaml"].items():
@@ -251,7 +252,7 @@ def told(path: Path) -> str:
     return "\n".join(value for value in constants if isinstance(value, str))
 
 
-PATTERNS = ("pricer/**/*.py", "pricer/**/*.jinja", "stages/*.py", "bench/*.py", "docs/**/*.*")
+PATTERNS = ("pricer/**/*.py", "pricer/**/*.jinja", "bench/*.py", "docs/**/*.*")
 PATTERNS += ("presets/*.yaml", "*.md", "params.yaml", "Makefile")
 # `train.json` is a file, `data/train.parquet` and `products.prompts.f` lie in something else
 FILES = ("csv", "json", "jsonl", "md", "parquet", "safetensors", "yaml")
@@ -279,7 +280,7 @@ def test_every_knob_that_is_named_anywhere_exists():
 
 def test_what_contributing_names_is_there():
     page = (ROOT / "CONTRIBUTING.md").read_text()
-    files = re.findall(r"`((?:pricer|presets|docs|tests|stages)/[\w/.]+|\w+\.yaml)`", page)
+    files = re.findall(r"`((?:pricer|presets|docs|tests)/[\w/.]+|\w+\.yaml)`", page)
     assert len(files) > 15
     assert not [file for file in files if "NAME" not in file and not (ROOT / file).exists()]
 
@@ -297,7 +298,7 @@ def test_importing_stages_does_nothing_to_the_process(commands, tmp_path):
     code = (
         "import os, signal, sys, peft;"  # torch notes a folder of its own in the environment
         "before = signal.getsignal(signal.SIGINT), dict(os.environ);"
-        "import stages, stages.baselines, stages.train, stages.__main__;"
+        "import pricer.stages.baselines, pricer.stages.train, pricer.stages.__main__;"
         "sys.exit(before != (signal.getsignal(signal.SIGINT), dict(os.environ)))"
     )
     command = [str(commands / "python"), "-c", code]
@@ -307,7 +308,7 @@ def test_importing_stages_does_nothing_to_the_process(commands, tmp_path):
 
 @pytest.mark.parametrize("arguments", [[], ["trian", "data/prompts"]])
 def test_a_stage_that_does_not_exist_is_told_in_one_line(arguments):
-    command = [sys.executable, "-m", "stages", *arguments]
+    command = [sys.executable, "-m", "pricer.stages", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "no stage" in done.stderr and "fetch_items" in done.stderr
@@ -315,6 +316,6 @@ def test_a_stage_that_does_not_exist_is_told_in_one_line(arguments):
 
 def test_one_module_reads_who_a_process_is():
     named = re.compile(r"\b(?:LOCAL_)?RANK\b|\bWORLD_SIZE\b")
-    code = [*ROOT.glob("pricer/**/*.py"), *ROOT.glob("stages/*.py")]
+    code = ROOT.glob("pricer/**/*.py")
     found = [str(path.relative_to(ROOT)) for path in code if named.search(path.read_text())]
     assert found == ["pricer/launch.py"]

@@ -267,7 +267,7 @@ def test_an_env_file_that_is_no_text_is_told(tmp_path, pricer, commands):
     done = pricer(tmp_path, "preset", "--check")
     assert done.returncode == 1 and ".env is not UTF-8 text (byte 12)" in done.stderr
     assert "Traceback" not in done.stderr
-    stage = [str(commands / "python"), "-m", "stages", "train"]
+    stage = [str(commands / "python"), "-m", "pricer.stages", "train"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(stage, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and ".env is not" in done.stderr

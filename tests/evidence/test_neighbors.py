@@ -19,7 +19,7 @@ from pricer.evidence.table import NEIGHBORS
 from pricer.params import Evidence
 from pricer.products.catalog import generate_products
 from pricer.products.items import SPLITS, write_items
-from stages.evidence import main
+from pricer.stages.evidence import main
 from tests.conftest import ROOT
 
 SETTINGS = Evidence(neighbors=3, words=True, folds=3, ridge_alpha=0.1, seed=1)

@@ -10,7 +10,7 @@ import pytest
 from pricer.errors import PricerError
 from pricer.files import write_json, write_parquet
 from pricer.judging.charts import CHARTS, CURVES
-from stages.evaluate import main
+from pricer.stages.evaluate import main
 from tests.conftest import ROOT
 from tests.judging.conftest import EVIDENCE, make_evidence, make_predictions
 

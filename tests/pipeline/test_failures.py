@@ -188,6 +188,6 @@ def test_a_killed_stage_leaves_nothing_in_the_way(reproduced):
 
 def test_another_python_is_told_to_use_the_environment(reproduced):
     done = reproduced.run(
-        "python", "-S", "-m", "stages", "train", ok=False
+        "python", "-S", "-m", "pricer.stages", "train", ok=False
     )  # -S: without installed packages
     assert_one_line(done.stderr, says="source .venv/bin/activate")

@@ -128,7 +128,7 @@ def _checkpoints(
     name = run_fingerprint(
         sections,
         data,
-        code_files() | {"stages/train.py": Path(__file__)},
+        code_files(),
         machine={
             "device": device.type,
             "dtype": dtype_name(dtype),

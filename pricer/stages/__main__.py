@@ -1,4 +1,4 @@
-"""Start a stage: `python -m stages NAME PATH...`, as `dvc.yaml` does."""
+"""Start a stage: `python -m pricer.stages NAME PATH...`, as `dvc.yaml` does."""
 
 import importlib.util
 import os
@@ -29,8 +29,8 @@ def main() -> None:
         sys.exit(str(error))
     name, *paths = sys.argv[1:] or [""]
     if name not in NAMES:
-        sys.exit(f"no stage {name!r}: python -m stages NAME PATH..., of {', '.join(NAMES)}")
-    run_stage(name.replace("_", "@"), importlib.import_module(f"stages.{name}").main, paths)
+        sys.exit(f"no stage {name!r}: python -m pricer.stages NAME PATH..., of {', '.join(NAMES)}")
+    run_stage(name.replace("_", "@"), importlib.import_module(f"pricer.stages.{name}").main, paths)
 
 
 def _interrupted(*_: object) -> None:

@@ -1,1 +1,0 @@
-"""One thin script per stage: read paths and params, call pricer, write outputs."""
