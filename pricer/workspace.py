@@ -24,7 +24,7 @@ class Workspace:
 
     @property
     def presets(self) -> Path:
-        """Whole sets of knobs."""
+        """Whole sets of knobs of its own, beside the library's."""
         return self.root / "presets"
 
     @property

@@ -253,7 +253,7 @@ def told(path: Path) -> str:
 
 
 PATTERNS = ("pricer/**/*.py", "pricer/**/*.jinja", "bench/*.py", "docs/**/*.*")
-PATTERNS += ("presets/*.yaml", "*.md", "params.yaml", "Makefile")
+PATTERNS += ("pricer/presets/*.yaml", "*.md", "params.yaml", "Makefile")
 # `train.json` is a file, `data/train.parquet` and `products.prompts.f` lie in something else
 FILES = ("csv", "json", "jsonl", "md", "parquet", "safetensors", "yaml")
 DOTTED = re.compile(rf"(?<![\w./-])(?:{'|'.join(Params.model_fields)})(?:\.[a-z_0-9]+)+")
@@ -280,7 +280,7 @@ def test_every_knob_that_is_named_anywhere_exists():
 
 def test_what_contributing_names_is_there():
     page = (ROOT / "CONTRIBUTING.md").read_text()
-    files = re.findall(r"`((?:pricer|presets|docs|tests)/[\w/.]+|\w+\.yaml)`", page)
+    files = re.findall(r"`((?:pricer|docs|tests)/[\w/.]+|\w+\.yaml)`", page)
     assert len(files) > 15
     assert not [file for file in files if "NAME" not in file and not (ROOT / file).exists()]
 

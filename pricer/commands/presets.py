@@ -1,6 +1,7 @@
 """Presets: what sets of knobs change of the defaults, and how they get into `params.yaml`.
 
-`presets/demo.yaml` holds the defaults, every one of them; the others are overlays on it.
+`demo.yaml` holds the defaults, every one of them; the others are overlays on it. Some come with the
+library; a project may have more of its own.
 """
 
 import difflib
@@ -14,13 +15,19 @@ from ruamel.yaml.representer import RoundTripRepresenter
 
 from pricer.errors import ParamsError, quoted
 from pricer.params import Params, flat, load_yaml, params_text, parse_params
+from pricer.provenance import PACKAGE
 
+BUILT_IN = PACKAGE / "presets"
 DEFAULTS = "demo"
 
 
-def preset_names(folder: Path) -> list[str]:
-    """Return the names of all presets."""
-    return sorted(file.stem for file in folder.glob("*.yaml"))
+def preset_files(folder: Path) -> dict[str, Path]:
+    """Return the file of every preset by its name: the library's, and those of a project's folder.
+
+    Of two with the same name, the project's is taken.
+    """
+    files = [*BUILT_IN.glob("*.yaml"), *folder.glob("*.yaml")]
+    return dict(sorted((file.stem, file) for file in files))
 
 
 def preset_params(folder: Path, name: str) -> Params:
@@ -29,7 +36,8 @@ def preset_params(folder: Path, name: str) -> Params:
     Raises:
         ParamsError: there is no such preset, or with it the params are not allowed.
     """
-    return parse_params(preset_text(folder, name), folder / f"{name}.yaml")
+    text = preset_text(folder, name)
+    return parse_params(text, preset_files(folder)[name])
 
 
 def preset_text(folder: Path, name: str) -> str:
@@ -39,10 +47,11 @@ def preset_text(folder: Path, name: str) -> str:
         ParamsError: there is no such preset, or it does not map sections to knobs.
     """
     overlay = _overlay(folder, name)
-    text = params_text(folder / f"{DEFAULTS}.yaml")
+    defaults = preset_files(folder)[DEFAULTS]
+    text = params_text(defaults)
     if name == DEFAULTS:
         return text
-    params = load_yaml(_round_trip(), text, folder / f"{DEFAULTS}.yaml")
+    params = load_yaml(_round_trip(), text, defaults)
     _update(params, overlay)
     return _dump(params)
 
@@ -63,14 +72,14 @@ def check_preset(folder: Path, name: str) -> None:
         if defaults[knob] == value
     ]
     if repeated:
-        raise ParamsError(f"{folder / name}.yaml: {'; '.join(repeated)}: take it out")
+        raise ParamsError(f"{preset_files(folder)[name]}: {'; '.join(repeated)}: take it out")
 
 
 def _overlay(folder: Path, name: str) -> dict[str, Any]:
-    if name not in preset_names(folder):
-        known = ", ".join(preset_names(folder)) or f"none in {folder}: run from the project's root"
-        raise ParamsError(f"there is no preset {quoted(name)} (known: {known})")
-    file = folder / f"{name}.yaml"
+    files = preset_files(folder)
+    if name not in files:
+        raise ParamsError(f"there is no preset {quoted(name)} (known: {', '.join(files)})")
+    file = files[name]
     values = load_yaml(_round_trip(), params_text(file), file)
     if not isinstance(values, dict):
         raise ParamsError(f"{file} must map sections to the knobs that differ from the defaults")
