@@ -1,7 +1,8 @@
 """docs/params.md from the docstrings of `pricer/params.py`: `python docs/make_params.py`.
 
-What is allowed follows from the types, the defaults from `pricer/presets/demo.yaml`, and who reads a knob
-from `dvc.yaml`. With `--check`, as in `make lint`, nothing is written: the page has to be so.
+What is allowed follows from the types, the defaults from `pricer/presets/demo.yaml`, and who reads
+a knob from `dvc.yaml`. With `--check`, as in `make lint`, nothing is written: the page has to be
+so.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """The knobs of `params.yaml`: typed, documented, checked all at once.
 
-The docstrings here are what docs/params.md says of each knob; pricer/presets/demo.yaml has the defaults.
+The docstrings here are what docs/params.md says of each knob; presets/demo.yaml has the defaults.
 """
 
 import difflib

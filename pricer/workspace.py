@@ -82,4 +82,4 @@ def require(*paths: Path) -> None:
     """Raise PricerError for the first path that is not there, with the command that makes it."""
     for path in paths:
         if not path.exists():
-            raise PricerError(f"{path} is missing: run `make repro` or `dvc checkout` first")
+            raise PricerError(f"{path} is missing: run `dvc repro` or `dvc checkout` first")

@@ -47,13 +47,17 @@ def preset_text(folder: Path, name: str) -> str:
         ParamsError: there is no such preset, or it does not map sections to knobs.
     """
     overlay = _overlay(folder, name)
-    defaults = preset_files(folder)[DEFAULTS]
-    text = params_text(defaults)
+    text = params_text(preset_files(folder)[DEFAULTS])
     if name == DEFAULTS:
         return text
-    params = load_yaml(_round_trip(), text, defaults)
-    _update(params, overlay)
-    return _dump(params)
+    return with_knobs(text, overlay)
+
+
+def with_knobs(text: str, values: dict[str, Any]) -> str:
+    """Return the params file `text` with other values, by section and knob; comments stay."""
+    params = round_trip().load(text)
+    _update(params, values)
+    return dump(params)
 
 
 def check_preset(folder: Path, name: str) -> None:
@@ -80,7 +84,7 @@ def _overlay(folder: Path, name: str) -> dict[str, Any]:
     if name not in files:
         raise ParamsError(f"there is no preset {quoted(name)} (known: {', '.join(files)})")
     file = files[name]
-    values = load_yaml(_round_trip(), params_text(file), file)
+    values = load_yaml(round_trip(), params_text(file), file)
     if not isinstance(values, dict):
         raise ParamsError(f"{file} must map sections to the knobs that differ from the defaults")
     return values
@@ -97,18 +101,20 @@ class _Representer(RoundTripRepresenter):
 _Representer.add_representer(type(None), _Representer.represent_null)
 
 
-def _round_trip() -> YAML:
+def round_trip() -> YAML:
     """Return what reads and writes YAML with its comments and order."""
     yaml = YAML()
     yaml.Representer = _Representer
     yaml.preserve_quotes = True
     yaml.width = 1000  # no line is broken that was not
+    yaml.indent(mapping=2, sequence=4, offset=2)
     return yaml
 
 
-def _dump(params: dict[str, Any]) -> str:
+def dump(params: dict[str, Any]) -> str:
+    """Return what `round_trip` has read as text."""
     stream = io.StringIO()
-    _round_trip().dump(params, stream)
+    round_trip().dump(params, stream)
     return stream.getvalue()
 
 
@@ -122,13 +128,13 @@ def with_preset(text: str, preset: str) -> str:
     Raises:
         ParamsError: `text` is no YAML, so that nobody can tell what it says.
     """
-    params = load_yaml(_round_trip(), text, Path("params.yaml"))
+    params = load_yaml(round_trip(), text, Path("params.yaml"))
     if not isinstance(params, dict):  # there is nothing to keep
         return preset
-    values = _round_trip().load(preset)
+    values = round_trip().load(preset)
     _remove_others(params, values)
     _update(params, values)
-    return _dump(params)
+    return dump(params)
 
 
 def _remove_others(section: dict[str, Any], values: dict[str, Any]) -> None:
