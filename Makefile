@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # tests of one file stay in one process; the files begin in the order of tests/conftest.py
 SPREAD ?= -n 2 --dist loadfile --no-loadscope-reorder
+# what `pricer init` takes over from here as it is
+COPIES := dvc.yaml .env.example .dvc/plots/bars.json docs/params.md examples/products.jsonl metrics/api/README.md
 # the stages and DVC find the environment's own python first
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -42,11 +44,12 @@ bench: .venv/ready  ## time evidence, prompts, training, prediction, serving, mo
 	@python -m bench.backup
 	@python -m bench.ray
 
-lint: .venv/ready  ## check style, types, and that docs/params.md is what the params say
+lint: .venv/ready  ## check style, types, and that what is made or copied is up to date
 	@ruff check .
 	@ruff format --check .
 	@mypy
 	@python docs/make_params.py --check
+	@for file in $(COPIES); do cmp "$$file" "pricer/project/$$file" || exit 1; done
 
 # in an environment of its own: what it needs is no part of the project
 audit: .venv/ready  ## look up known vulnerabilities of the pinned packages (asks pypi.org)
@@ -54,10 +57,11 @@ audit: .venv/ready  ## look up known vulnerabilities of the pinned packages (ask
 	@.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
 	@.venv/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
-format: .venv/ready  ## fix style, make docs/params.md
+format: .venv/ready  ## fix style, make docs/params.md and the copies in pricer/project
 	@ruff check --fix .
 	@ruff format .
 	@python docs/make_params.py
+	@for file in $(COPIES); do cp "$$file" "pricer/project/$$file"; done
 
 clean-checkpoints:  ## remove what interrupted training runs would resume from
 	rm -rf .checkpoints

@@ -1,7 +1,8 @@
 """docs/params.md from the docstrings of `pricer/params.py`: `python docs/make_params.py`.
 
-What is allowed follows from the types, the defaults from `presets/demo.yaml`, and who reads a knob
-from `dvc.yaml`. With `--check`, as in `make lint`, nothing is written: the page has to be so.
+What is allowed follows from the types, the defaults from `pricer/presets/demo.yaml`, and who reads
+a knob from `dvc.yaml`. With `--check`, as in `make lint`, nothing is written: the page has to be
+so.
 """
 
 import sys
@@ -16,7 +17,7 @@ from pricer.params import ALLOWED, Params, flat, load_yaml, params_text
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/params.md"
-DEFAULTS = ROOT / "presets/demo.yaml"
+DEFAULTS = ROOT / "pricer/presets/demo.yaml"
 
 INTRO = """\
 # Params

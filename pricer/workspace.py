@@ -24,7 +24,7 @@ class Workspace:
 
     @property
     def presets(self) -> Path:
-        """Whole sets of knobs."""
+        """Whole sets of knobs of its own, beside the library's."""
         return self.root / "presets"
 
     @property
@@ -82,4 +82,4 @@ def require(*paths: Path) -> None:
     """Raise PricerError for the first path that is not there, with the command that makes it."""
     for path in paths:
         if not path.exists():
-            raise PricerError(f"{path} is missing: run `make repro` or `dvc checkout` first")
+            raise PricerError(f"{path} is missing: run `dvc repro` or `dvc checkout` first")

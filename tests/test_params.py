@@ -334,7 +334,8 @@ def choices(knob: str) -> set[str]:
     return {str(value).lower() if value is True else value for value in listed[0]}
 
 
-PRESETS = [f"presets/{name}.yaml" for name in ("lite", "full", "lite_evidence", "full_evidence")]
+OVERLAYS = ("lite", "full", "lite_evidence", "full_evidence")
+PRESETS = [f"pricer/presets/{name}.yaml" for name in OVERLAYS]
 
 
 @pytest.mark.parametrize("file", ["params.yaml", *PRESETS])

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from pricer.library import code_of, imports, library_files
 from pricer.params import Params, flat
 from tests.conftest import PIPELINE, ROOT
 
 HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes"}
 # what each package may import of the library, beside itself
-GROUND = ("errors", "escaping", "files", "hub", "launch", "params", "provenance", "stage")
-GROUND += ("tables", "workspace")
+GROUND = ("errors", "escaping", "files", "hub", "launch", "library", "params", "provenance")
+GROUND += ("stage", "tables", "workspace")
 MAY_IMPORT = {
     "ground": {"ground"},
     "products": {"ground"},
@@ -37,54 +38,10 @@ MAY_IMPORT = {
 WITHOUT_TORCH = ("products", "evidence", "judging", "monitoring")
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "pricer").rglob("*.py"))
 STAGES = sorted(path.stem for path in (ROOT / "pricer/stages").glob("[!_]*.py"))
-# what these change reaches a stage only as param values, which DVC tracks, or as files at a commit
-NOT_TRACKED = {f"pricer/{name}.py" for name in ("errors", "hub", "params", "stage", "workspace")}
 
 
 def load_yaml(name: str):
     return YAML(typ="safe", pure=True).load((ROOT / name).read_text())
-
-
-def imports(path: Path) -> set[str]:
-    """Modules that `path` imports when it runs, anywhere in it; not those for type checkers."""
-    tree = ast.parse(path.read_text())
-    for_types = {
-        id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
-        for node in ast.walk(block)
-    }
-    found = set()
-    for node in ast.walk(tree):
-        if id(node) in for_types:
-            continue
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
-
-
-def library_files(path: Path) -> set[Path]:
-    """Files of the library that `path` imports itself, and those beside the code that it names."""
-    if path.suffix != ".py":
-        return set()
-    modules = (name.replace(".", "/") for name in imports(path) if name.startswith("pricer."))
-    files = {ROOT / f"{module}.py" for module in modules}
-    beside = re.findall(r'"(\w+\.(?:html\.jinja|json))"', path.read_text())
-    files |= {path.parent / name for name in beside}
-    return {file for file in files if file.is_file()}
-
-
-def closure(path: Path) -> set[str]:
-    """Files of code that `path` needs; not those of NOT_TRACKED, nor what they alone need."""
-    not_tracked = {ROOT / name for name in NOT_TRACKED}
-    found, open_ = {path}, [path]
-    while open_:
-        new = library_files(open_.pop()) - found - not_tracked
-        found |= new
-        open_ += new
-    return {str(file.relative_to(ROOT)) for file in found}
 
 
 def stage_definitions() -> dict[str, dict]:
@@ -148,7 +105,7 @@ def test_dvc_yaml_lists_what_a_stage_imports():
     definitions = stage_definitions()
     assert set(definitions) == set(PIPELINE)
     for name, stage in definitions.items():
-        needed = closure(script_of(stage["cmd"]))
+        needed = code_of(script_of(stage["cmd"]))
         code = [dep for dep in stage["deps"] if dep.startswith("pricer/")]
         assert needed <= covered(code), (name, needed - covered(code))
         for dep in code:
@@ -253,7 +210,7 @@ def told(path: Path) -> str:
 
 
 PATTERNS = ("pricer/**/*.py", "pricer/**/*.jinja", "bench/*.py", "docs/**/*.*")
-PATTERNS += ("presets/*.yaml", "*.md", "params.yaml", "Makefile")
+PATTERNS += ("pricer/presets/*.yaml", "*.md", "params.yaml", "Makefile")
 # `train.json` is a file, `data/train.parquet` and `products.prompts.f` lie in something else
 FILES = ("csv", "json", "jsonl", "md", "parquet", "safetensors", "yaml")
 DOTTED = re.compile(rf"(?<![\w./-])(?:{'|'.join(Params.model_fields)})(?:\.[a-z_0-9]+)+")
@@ -280,7 +237,7 @@ def test_every_knob_that_is_named_anywhere_exists():
 
 def test_what_contributing_names_is_there():
     page = (ROOT / "CONTRIBUTING.md").read_text()
-    files = re.findall(r"`((?:pricer|presets|docs|tests)/[\w/.]+|\w+\.yaml)`", page)
+    files = re.findall(r"`((?:pricer|docs|tests)/[\w/.]+|\w+\.yaml)`", page)
     assert len(files) > 15
     assert not [file for file in files if "NAME" not in file and not (ROOT / file).exists()]
 

@@ -51,7 +51,7 @@ def examine(root: Path) -> Iterator[Finding]:
     Args:
         root: the project's root, which is the current folder.
     """
-    yield from check_libraries(root / "constraints.txt")
+    yield from check_libraries(root)
     yield from describe_machine()
     try:
         params = read_params(Workspace(root).params)
@@ -66,20 +66,25 @@ def examine(root: Path) -> Iterator[Finding]:
     yield from check_repositories(root)
 
 
-def check_libraries(constraints: Path) -> Iterator[Finding]:
+def check_libraries(root: Path) -> Iterator[Finding]:
     """Compare Python and the libraries that shape results with what the project pins."""
     python = platform.python_version()
     problem = None
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         problem = f"Python {python} is not supported: make .venv anew with 3.11, 3.12 or 3.13"
     yield Finding("libraries", "Python", f"{python} ({sys.executable})", problem, fatal=True)
+    # the library's own, or those of a project that has it installed
+    constraints, requirements = root / "constraints.txt", root / "requirements.txt"
+    file = constraints if constraints.is_file() else requirements
     pins = {}
-    if constraints.is_file():
-        lines = constraints.read_text(encoding="utf-8").splitlines()
-        pins = {name.lower(): pin for name, _, pin in (line.partition("==") for line in lines)}
-    for name in (*LIBRARIES, "datasets", "dvc"):
-        pin = pins.get(name, "")
+    if file.is_file():
+        pinned = re.findall(r"^([\w.-]+)==([\w.]+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+        pins = {name.lower(): pin for name, pin in pinned}
+    again = "`pip install -r requirements.txt` mends it"
+    if file == constraints:
         again = "`rm .venv/ready && make repro` sets .venv up again"
+    for name in (*LIBRARIES, "datasets", "dvc", "pricer"):
+        pin = pins.get(name, "")
         try:
             found = version(name)
         except PackageNotFoundError:

@@ -3,12 +3,14 @@
 import io
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
 from pricer.commands.compare import compare
 from pricer.commands.doctor import doctor
 from pricer.commands.export import app as export
+from pricer.commands.init import init
 from pricer.commands.inspect import inspect
 from pricer.commands.judge_api import judge_api
 from pricer.commands.monitor import monitor
@@ -30,7 +32,19 @@ def pricer() -> None:
     """Teach a language model what things cost."""
 
 
-COMMANDS = (predict, serve, variants, monitor, compare, judge_api, inspect, doctor, preset, publish)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    init,
+    predict,
+    serve,
+    variants,
+    monitor,
+    compare,
+    judge_api,
+    inspect,
+    doctor,
+    preset,
+    publish,
+)
 for command in COMMANDS:
     app.command()(command)
 sweep.command()(show)

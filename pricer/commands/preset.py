@@ -25,8 +25,7 @@ def preset(
     if (name is None) != check:
         raise ParamsError("give either the name of a preset or --check")
     if name is None:
-        # where there are none, the check of the defaults says so
-        for known in presets.preset_names(PRESETS) or [presets.DEFAULTS]:
+        for known in presets.preset_files(PRESETS):
             presets.check_preset(PRESETS, known)
             print(f"{known}: every knob is there and allowed")
         return

@@ -1,6 +1,7 @@
 """Presets: what sets of knobs change of the defaults, and how they get into `params.yaml`.
 
-`presets/demo.yaml` holds the defaults, every one of them; the others are overlays on it.
+`demo.yaml` holds the defaults, every one of them; the others are overlays on it. Some come with the
+library; a project may have more of its own.
 """
 
 import difflib
@@ -14,13 +15,19 @@ from ruamel.yaml.representer import RoundTripRepresenter
 
 from pricer.errors import ParamsError, quoted
 from pricer.params import Params, flat, load_yaml, params_text, parse_params
+from pricer.provenance import PACKAGE
 
+BUILT_IN = PACKAGE / "presets"
 DEFAULTS = "demo"
 
 
-def preset_names(folder: Path) -> list[str]:
-    """Return the names of all presets."""
-    return sorted(file.stem for file in folder.glob("*.yaml"))
+def preset_files(folder: Path) -> dict[str, Path]:
+    """Return the file of every preset by its name: the library's, and those of a project's folder.
+
+    Of two with the same name, the project's is taken.
+    """
+    files = [*BUILT_IN.glob("*.yaml"), *folder.glob("*.yaml")]
+    return dict(sorted((file.stem, file) for file in files))
 
 
 def preset_params(folder: Path, name: str) -> Params:
@@ -29,7 +36,8 @@ def preset_params(folder: Path, name: str) -> Params:
     Raises:
         ParamsError: there is no such preset, or with it the params are not allowed.
     """
-    return parse_params(preset_text(folder, name), folder / f"{name}.yaml")
+    text = preset_text(folder, name)
+    return parse_params(text, preset_files(folder)[name])
 
 
 def preset_text(folder: Path, name: str) -> str:
@@ -39,12 +47,17 @@ def preset_text(folder: Path, name: str) -> str:
         ParamsError: there is no such preset, or it does not map sections to knobs.
     """
     overlay = _overlay(folder, name)
-    text = params_text(folder / f"{DEFAULTS}.yaml")
+    text = params_text(preset_files(folder)[DEFAULTS])
     if name == DEFAULTS:
         return text
-    params = load_yaml(_round_trip(), text, folder / f"{DEFAULTS}.yaml")
-    _update(params, overlay)
-    return _dump(params)
+    return with_knobs(text, overlay)
+
+
+def with_knobs(text: str, values: dict[str, Any]) -> str:
+    """Return the params file `text` with other values, by section and knob; comments stay."""
+    params = round_trip().load(text)
+    _update(params, values)
+    return dump(params)
 
 
 def check_preset(folder: Path, name: str) -> None:
@@ -63,15 +76,15 @@ def check_preset(folder: Path, name: str) -> None:
         if defaults[knob] == value
     ]
     if repeated:
-        raise ParamsError(f"{folder / name}.yaml: {'; '.join(repeated)}: take it out")
+        raise ParamsError(f"{preset_files(folder)[name]}: {'; '.join(repeated)}: take it out")
 
 
 def _overlay(folder: Path, name: str) -> dict[str, Any]:
-    if name not in preset_names(folder):
-        known = ", ".join(preset_names(folder)) or f"none in {folder}: run from the project's root"
-        raise ParamsError(f"there is no preset {quoted(name)} (known: {known})")
-    file = folder / f"{name}.yaml"
-    values = load_yaml(_round_trip(), params_text(file), file)
+    files = preset_files(folder)
+    if name not in files:
+        raise ParamsError(f"there is no preset {quoted(name)} (known: {', '.join(files)})")
+    file = files[name]
+    values = load_yaml(round_trip(), params_text(file), file)
     if not isinstance(values, dict):
         raise ParamsError(f"{file} must map sections to the knobs that differ from the defaults")
     return values
@@ -88,18 +101,20 @@ class _Representer(RoundTripRepresenter):
 _Representer.add_representer(type(None), _Representer.represent_null)
 
 
-def _round_trip() -> YAML:
+def round_trip() -> YAML:
     """Return what reads and writes YAML with its comments and order."""
     yaml = YAML()
     yaml.Representer = _Representer
     yaml.preserve_quotes = True
     yaml.width = 1000  # no line is broken that was not
+    yaml.indent(mapping=2, sequence=4, offset=2)
     return yaml
 
 
-def _dump(params: dict[str, Any]) -> str:
+def dump(params: dict[str, Any]) -> str:
+    """Return what `round_trip` has read as text."""
     stream = io.StringIO()
-    _round_trip().dump(params, stream)
+    round_trip().dump(params, stream)
     return stream.getvalue()
 
 
@@ -113,13 +128,13 @@ def with_preset(text: str, preset: str) -> str:
     Raises:
         ParamsError: `text` is no YAML, so that nobody can tell what it says.
     """
-    params = load_yaml(_round_trip(), text, Path("params.yaml"))
+    params = load_yaml(round_trip(), text, Path("params.yaml"))
     if not isinstance(params, dict):  # there is nothing to keep
         return preset
-    values = _round_trip().load(preset)
+    values = round_trip().load(preset)
     _remove_others(params, values)
     _update(params, values)
-    return _dump(params)
+    return dump(params)
 
 
 def _remove_others(section: dict[str, Any], values: dict[str, Any]) -> None:

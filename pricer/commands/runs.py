@@ -10,6 +10,7 @@ import pandas as pd
 from pricer.errors import PricerError, quoted
 from pricer.files import read_parquet
 from pricer.judging.asked import read_asked
+from pricer.library import is_current
 from pricer.prices.predictions import read_baselines, read_predictions
 from pricer.workspace import require
 
@@ -147,6 +148,10 @@ def stages_to_run(target: str) -> list[str]:
 
     try:
         with Repo() as repo:
-            return sorted(repo.status(targets=[target], with_deps=True))
+            changed = repo.status(targets=[target], with_deps=True)
     except NotDvcRepoError:
         raise PricerError(f"{Path.cwd()} is not in a DVC project: run from the root") from None
+    # in a project without the library's files, the stage that looks at them is one that always runs
+    if changed.get("library") == ["always changed"] and is_current(Path("metrics/library")):
+        del changed["library"]
+    return sorted(changed)

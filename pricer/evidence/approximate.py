@@ -146,7 +146,7 @@ def check_installed(products: int) -> None:
     if products > EXACT_UP_TO and importlib.util.find_spec("faiss") is None:
         raise PricerError(
             f"evidence from {products:,} training products, more than {EXACT_UP_TO:,}, needs "
-            "faiss, not installed: run `pip install '.[approximate]'`"
+            "faiss, not installed: run `pip install 'pricer[approximate]'`"
         )
 
 

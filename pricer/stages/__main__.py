@@ -18,7 +18,7 @@ def main() -> None:
     if not all(map(importlib.util.find_spec, ("dvclive", "peft", "pydantic"))):
         sys.exit(
             f"{sys.executable} lacks pricer's dependencies: "
-            "use `make repro`, or `source .venv/bin/activate` first"
+            "`source .venv/bin/activate` first, or whatever environment has them"
         )
     from pricer.errors import PricerError
     from pricer.stage import load_environment, run_stage

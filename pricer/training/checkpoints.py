@@ -181,7 +181,7 @@ def require_space(folder: Path, needed_bytes: int) -> None:
     if free < needed_bytes:
         raise PricerError(
             f"checkpoints in {folder} need {needed_bytes / 1e9:.1f} GB of disk, and "
-            f"{free / 1e9:.1f} GB are free: make room (`make clean-checkpoints` removes those of "
+            f"{free / 1e9:.1f} GB are free: make room (`rm -r .checkpoints` removes those of "
             "other runs), or lower train.save_total_limit"
         )
 

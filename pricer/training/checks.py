@@ -10,7 +10,7 @@ from pricer.params import MIN_CALIBRATION, Train
 BACKUP_LIBRARIES = {
     "az": ("adlfs", "adlfs"),
     "gs": ("gcsfs", "gcsfs"),
-    "s3": ("s3fs", ".[s3]"),
+    "s3": ("s3fs", "pricer[s3]"),
 }
 
 
@@ -28,7 +28,7 @@ def check_trackers(names: Sequence[str]) -> None:
     if missing:
         raise ParamsError(
             f"train.report_to names {', '.join(missing)}, not installed: "
-            f"run `pip install '.[{','.join(missing)}]'`"
+            f"run `pip install 'pricer[{','.join(missing)}]'`"
         )
 
 

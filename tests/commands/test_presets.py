@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from pricer.commands.presets import (
     check_preset,
     difference,
-    preset_names,
+    preset_files,
     preset_params,
     preset_text,
     with_preset,
@@ -20,8 +20,8 @@ from pricer.commands.presets import (
 from pricer.params import flat_params, read_params
 from tests.conftest import ROOT
 
-DEMO = (ROOT / "presets/demo.yaml").read_text()
-LITE = preset_text(ROOT / "presets", "lite")
+DEMO = (ROOT / "pricer/presets/demo.yaml").read_text()
+LITE = preset_text(ROOT / "pricer/presets", "lite")
 
 
 def values(text: str):
@@ -30,7 +30,7 @@ def values(text: str):
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    shutil.copytree(ROOT / "pricer/presets", tmp_path / "presets")
     shutil.copy(ROOT / "params.yaml", tmp_path)
     return tmp_path
 
@@ -53,7 +53,7 @@ def pricer(commands: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 def test_the_committed_params_are_the_demo_preset():
-    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "presets/demo.yaml").read_bytes()
+    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "pricer/presets/demo.yaml").read_bytes()
 
 
 NAMES = ["demo", "full", "full_evidence", "lite", "lite_evidence"]
@@ -61,13 +61,13 @@ NAMES = ["demo", "full", "full_evidence", "lite", "lite_evidence"]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_preset_is_allowed_and_holds_only_what_differs_from_the_defaults(name):
-    assert preset_names(ROOT / "presets") == NAMES
-    check_preset(ROOT / "presets", name)
+    assert list(preset_files(ROOT / "pricer/presets")) == NAMES
+    check_preset(ROOT / "pricer/presets", name)
 
 
 def test_the_reference_recipes_runs():
     """What its authors published, knob by knob."""
-    lite, full = (preset_params(ROOT / "presets", name) for name in ("lite", "full"))
+    lite, full = (preset_params(ROOT / "pricer/presets", name) for name in ("lite", "full"))
     for run in (lite, full):
         assert (run.items.source, run.model.source) == ("hub", "hub")
         assert run.model.hub.id == "meta-llama/Llama-3.2-3B"
@@ -92,7 +92,7 @@ def test_the_reference_recipes_runs():
 @pytest.mark.parametrize("name", ["lite", "full"])
 def test_the_siblings_tell_evidence_and_differ_in_nothing_else(name):
     recipe, sibling = (
-        flat_params(dict(preset_params(ROOT / "presets", one)))
+        flat_params(dict(preset_params(ROOT / "pricer/presets", one)))
         for one in (name, f"{name}_evidence")
     )
     differ = {knob: value for knob, value in sibling.items() if recipe[knob] != value}
@@ -120,7 +120,7 @@ def test_values_change_and_comments_stay():
 
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_there_and_back_again_gives_the_same_bytes(name):
-    there = with_preset(DEMO, preset_text(ROOT / "presets", name))
+    there = with_preset(DEMO, preset_text(ROOT / "pricer/presets", name))
     assert there != DEMO and with_preset(there, DEMO) == DEMO
 
 
@@ -248,13 +248,17 @@ def test_without_params_a_preset_is_written_with_the_comments_of_the_defaults(pr
     assert "  cutoff: 110                # tokens of the summary that are kept\n" in LITE
 
 
-def test_a_folder_without_presets_is_no_success(tmp_path, pricer):
-    done = pricer(tmp_path, "preset", "--check")
-    assert done.returncode == 1 and "none in presets: run from the project's root" in done.stderr
+def test_a_project_has_the_librarys_presets_and_may_have_more(tmp_path, pricer):
+    assert pricer(tmp_path, "preset", "--check").stdout.count("is there and allowed") == len(NAMES)
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets/long.yaml").write_text("train:\n  num_train_epochs: 3\n")
+    done = pricer(tmp_path, "preset", "long", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert read_params(tmp_path / "params.yaml").train.num_train_epochs == 3
 
 
 def test_params_that_are_no_text_are_told(tmp_path, pricer):
-    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    shutil.copytree(ROOT / "pricer/presets", tmp_path / "presets")
     (tmp_path / "params.yaml").write_bytes(b"items: caf\xe9\n")
     done = pricer(tmp_path, "preset", "lite", "--yes")
     assert done.returncode == 1

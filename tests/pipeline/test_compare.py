@@ -78,7 +78,7 @@ def test_whatever_is_worse_than_no_error_at_all_is_worse(reproduced, tuned, tmp_
     ("name", "says"),
     [
         ("nowhere", "'nowhere' is no predictor, git revision or experiment"),
-        ("nowhere.parquet", "nowhere.parquet is missing: run `make repro`"),
+        ("nowhere.parquet", "nowhere.parquet is missing: run `dvc repro`"),
         (
             "data/predictions/baselines.parquet",
             "no predictions of one predictor (estimate_usd missing",
