@@ -161,9 +161,7 @@ def _lines(
             yield bounded_lines(stream, path, longest)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         reason = first_line(error).rstrip(".")
-        raise ItemsError(
-            f"{path}: not a readable gzip file ({reason}); is it complete?"
-        ) from None
+        raise ItemsError(f"{path}: not a readable gzip file ({reason}); is it complete?") from None
 
 
 def _decoded(lines: Iterator[str], path: Path) -> Iterator[str]:
@@ -229,7 +227,9 @@ def _json_rows(path: Path) -> OrError:
 
 def _parse_json(text: str, path: Path, *, first_line: int) -> Any:
     try:
-        return mended(json.loads(text))
+        value = json.loads(text)
+        # halves of surrogate pairs come as escapes alone: `check_text`
+        return mended(value) if "\\ud" in text or "\\uD" in text else value
     except json.JSONDecodeError as error:
         raise ItemsError(
             f"{path} line {first_line + error.lineno - 1}: not valid JSON ({error.msg}); "
