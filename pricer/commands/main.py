@@ -15,6 +15,7 @@ from pricer.commands.monitor import monitor
 from pricer.commands.predict import predict
 from pricer.commands.preset import preset
 from pricer.commands.publish import publish
+from pricer.commands.rewrite import rewrite
 from pricer.commands.serve import serve
 from pricer.commands.sweep import show
 from pricer.commands.variants import variants
@@ -30,7 +31,10 @@ def pricer() -> None:
     """Teach a language model what things cost."""
 
 
-COMMANDS = (predict, serve, variants, monitor, compare, judge_api, inspect, doctor, preset, publish)
+COMMANDS = (
+    *(predict, serve, variants, monitor, compare, judge_api, rewrite),
+    *(inspect, doctor, preset, publish),
+)
 for command in COMMANDS:
     app.command()(command)
 sweep.command()(show)
