@@ -31,6 +31,7 @@ SHORT = "text shorter than min_characters"
 LONGEST_FIELD = 20_000  # characters of markup that are looked at
 LONGEST_PART = 3_000  # characters that description, features or details add to a text
 LONGEST_PRICE = 60
+LONGEST_WORD = 50
 DEEPEST = 4  # lists and objects in one another
 
 # what tells a warehouse about a product and a reader nothing; in small letters
@@ -61,7 +62,8 @@ _RANGE = re.compile(
 )
 _BOUND = re.compile(r"^\W*(?:from|under|over|up to|starting|as low as|[<>~])|\+$", re.IGNORECASE)
 _SKIPPED = re.compile(
-    r"<!--.*?-->|<(script|style)\b.*?</\1\s*>|</?[a-z!][^<>]*>", re.DOTALL | re.IGNORECASE
+    r"<!--.{0,4000}?-->|<(script|style)\b.{0,4000}?</\1\s*>|</?[a-z!][^<>]*>",
+    re.DOTALL | re.IGNORECASE,
 )
 # capitals and digits, both, seven or more: a number that only its maker knows
 _PART_NUMBER = re.compile(r"\b(?=[A-Z]*\d)(?=\d*[A-Z])[A-Z\d]{7,}\b")
@@ -282,11 +284,11 @@ def _tells_something(key: str) -> bool:
 
 
 def _shortened(text: str, longest: int) -> str:
-    """Return `text` cut where a word ends, if one does."""
+    """Return `text` cut where a word ends, if one does not far from where it has to."""
     if len(text) <= longest:
         return text
-    cut = text[: longest + 1]
-    return text[: max(cut.rfind(" "), cut.rfind("\n"))].rstrip() if " " in cut else text[:longest]
+    end = max(text.rfind(" ", 0, longest + 1), text.rfind("\n", 0, longest + 1))
+    return text[: end if longest - end < LONGEST_WORD else longest].rstrip()
 
 
 def _category(row: Row) -> str:
