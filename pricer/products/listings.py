@@ -19,6 +19,8 @@ from pricer.params import Raw
 from pricer.products.items import CENT, clean_text, parse_amount
 from pricer.products.readers import Row
 
+FIELDS = ("title", "price", "description", "features", "details", "main_category", "categories")
+
 # reasons; metrics/items.json counts them
 NO_TITLE = "no title"
 NO_PRICE = "no price"
@@ -116,8 +118,7 @@ def read_listing(
     """Return what a row lists, or the reason why that can be no item.
 
     Args:
-        row: `title`, `price`, `description`, `features`, `details` (each a list or an object, or
-            the text of one as JSON or Python writes it), `main_category`, `categories`.
+        row: FIELDS; lists and objects may be the text of one as JSON or Python writes it.
         category: what its file says; "" leaves it to the row.
         bounds: of the text.
         min_price: USD.
@@ -276,7 +277,7 @@ def _texts(value: Any, depth: int = 0) -> Iterator[str]:
     elif isinstance(value, bool):
         yield "yes" if value else "no"
     elif isinstance(value, int | float) and abs(value) < 1e15:  # NaN is not
-        yield f"{value:g}"
+        yield f"{value:.15g}"
 
 
 def _tells_something(key: str) -> bool:

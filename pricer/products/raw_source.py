@@ -1,14 +1,14 @@
 """Items from listings as shops have them: cleaned, without near-duplicates, drawn by weight.
 
 The listings are read once and in bounded memory: the usable ones go to a temporary file, and of
-each stay 128 bytes to find near-duplicates by and seven numbers. Only those that are drawn come
+each stay 128 bytes to find near-duplicates by, and five numbers. Only those that are drawn come
 back.
 """
 
 import re
 import tempfile
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from itertools import islice
@@ -25,7 +25,7 @@ from pricer.files import read_parquet_parts, write_parquet_parts
 from pricer.params import Raw
 from pricer.products import items as it
 from pricer.products.file_source import WITH_PRICES
-from pricer.products.listings import Listing, read_listing, tells_price
+from pricer.products.listings import FIELDS, Listing, read_listing, tells_price
 from pricer.products.near_duplicates import HASHES, near_repeats, signature
 from pricer.products.readers import Row, file_type, rows_or_errors
 from pricer.products.splits import Splits, count_splits, told
@@ -33,6 +33,7 @@ from pricer.products.splits import Splits, count_splits, told
 ORIGIN = "listings in the author's own files"
 BROKEN = "no readable row"
 BATCH = 10_000  # usable listings in memory at once
+COLUMNS = ["title", "category", "price", "summary", "weight"]
 MOST, LONGEST_NAME = 20, 60  # categories that the record names, and characters of a name
 
 # meta_Appliances.jsonl.gz, raw_meta_Appliances/full-00000-of-00001.parquet
@@ -107,22 +108,11 @@ def raw_items(
     Raises:
         ItemsError: a file cannot be read, or there are not enough usable listings.
     """
-    files, counts, categories = listing_files(path), Counts(), dict[str, int]()
+    files, counts = listing_files(path), Counts()
     prices = {"min_price": min_price, "max_price": max_price}
     with tempfile.TemporaryDirectory() as folder:
-        spool, sketches = Path(folder) / "listings.parquet", list[Sketches]()
-
-        def tables() -> Iterator[pd.DataFrame]:
-            usable = _usable(files, counts, raw, prices)
-            while batch := list(islice(usable, BATCH)):
-                sketches.append(_sketch(batch, categories))
-                yield pd.DataFrame([_columns(listing) for listing in batch])
-            if not sketches:  # a file of nothing is none
-                raise _too_few(path, sizes, 0, counts.read, counts.left_out)
-
-        write_parquet_parts(spool, tables())
-        known = _joined(sketches)
-        sketches.clear()
+        spool = Path(folder) / "listings.parquet"
+        known, categories = _put_aside(_usable(files, counts, raw, prices), spool)
         distinct, repeats = distinct_listings(known, raw.max_similarity)
         if len(distinct) < sum(sizes.values()):
             reasons = counts.left_out + repeats
@@ -232,7 +222,7 @@ def _usable(
     with tqdm(desc="listings", unit=" rows", disable=None) as bar:
         for file in files:
             category = category_of(file)
-            for _, row in rows_or_errors(file):
+            for _, row in rows_or_errors(file, FIELDS):
                 counts.read += 1
                 bar.update()
                 listing = _listing_or_reason(row, category, raw, prices)
@@ -249,33 +239,38 @@ def _listing_or_reason(
     return BROKEN if isinstance(row, ItemsError) else read_listing(row, category, raw, **prices)
 
 
-def _columns(listing: Listing) -> dict[str, Any]:
-    """Return a listing as an item; what a model reads is the text, until it is written anew."""
-    return {
-        "title": listing.title,
-        "category": listing.category,
-        "price": listing.price,
-        "summary": listing.text,
-        "weight": listing.weight,
-    }
+def _put_aside(usable: Iterator[Listing], spool: Path) -> tuple[Sketches, dict[str, int]]:
+    """Write listings to a file; return what stays known of them, and the numbers of categories."""
+    sketches, categories = list[Sketches](), dict[str, int]()
+
+    def tables() -> Iterator[pd.DataFrame]:
+        while (batch := list(islice(usable, BATCH))) or not sketches:  # a file of none is one too
+            sketches.append(_sketch(batch, categories))
+            yield pd.DataFrame(map(_columns, batch), columns=COLUMNS)
+
+    write_parquet_parts(spool, tables())
+    names = Sketches.__dataclass_fields__
+    known = {name: np.concatenate([getattr(one, name) for one in sketches]) for name in names}
+    return Sketches(**known), categories
+
+
+def _columns(one: Listing) -> tuple[str | float, ...]:
+    """Return a listing as COLUMNS; what a model reads is the text, until it is written anew."""
+    return one.title, one.category, one.price, one.text, one.weight
 
 
 def _sketch(batch: list[Listing], categories: dict[str, int]) -> Sketches:
-    numbers = [categories.setdefault(one.category, len(categories)) for one in batch]
-    return Sketches(
-        price=np.array([one.price for one in batch]),
-        category=np.array(numbers, dtype=np.int64),
-        rank=np.array([_rank(one) for one in batch], dtype=np.int64),
-        title=np.array([it.title_hash(one.title) for one in batch], dtype=np.int64),
-        text=np.array([it.text_hash(one.text) for one in batch], dtype=np.int64),
-        signature=np.array([signature(one.text) for one in batch]).reshape(-1, HASHES),
-    )
+    def whole_numbers(value: Callable[[Listing], int]) -> NDArray[np.int64]:
+        return np.array([value(one) for one in batch], dtype=np.int64)
 
-
-def _joined(sketches: list[Sketches]) -> Sketches:
-    columns = Sketches.__dataclass_fields__
+    signatures = [signature(one.text) for one in batch]
     return Sketches(
-        **{name: np.concatenate([getattr(one, name) for one in sketches]) for name in columns}
+        price=np.array([one.price for one in batch], dtype=float),
+        category=whole_numbers(lambda one: categories.setdefault(one.category, len(categories))),
+        rank=whole_numbers(_rank),
+        title=whole_numbers(lambda one: it.title_hash(one.title)),
+        text=whole_numbers(lambda one: it.text_hash(one.text)),
+        signature=np.array(signatures, dtype=np.uint16).reshape(-1, HASHES),
     )
 
 
@@ -293,8 +288,8 @@ def _uniforms(ranks: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
 
 def _read_rows(spool: Path, rows: NDArray[np.int64]) -> pd.DataFrame:
     """Return some rows of a file, in order."""
-    columns, start, parts = ["title", "category", "price", "summary", "weight"], 0, []
-    for part in read_parquet_parts(spool, columns, rows=BATCH):
+    start, parts = 0, []
+    for part in read_parquet_parts(spool, COLUMNS, rows=BATCH):
         begin, end = np.searchsorted(rows, [start, start + len(part)])
         parts.append(part.iloc[rows[begin:end] - start])
         start += len(part)
@@ -326,10 +321,11 @@ def _category_counts(
     n = len(categories)
     counted = {"distinct": numbers[distinct], "drawn": numbers[drawn]}
     counts = {name: np.bincount(those, minlength=n) for name, those in counted.items()}
+    groups = defaultdict[str, list[int]](list)
     names = sorted(categories, key=lambda name: (-counts["distinct"][categories[name]], name))
-    groups = {name[:LONGEST_NAME] or "no category": [categories[name]] for name in names[:MOST]}
-    if others := [categories[name] for name in names[MOST:]]:
-        groups["all others"] = others
+    for place, name in enumerate(names):
+        group = (name[:LONGEST_NAME] or "no category") if place < MOST else "all others"
+        groups[group].append(categories[name])
     return {
         group: {what: int(count[rows].sum()) for what, count in counts.items()}
         for group, rows in groups.items()

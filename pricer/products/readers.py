@@ -6,7 +6,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -55,8 +55,12 @@ def read_rows(path: Path) -> Numbered:
         yield number, row
 
 
-def rows_or_errors(path: Path) -> OrError:
+def rows_or_errors(path: Path, columns: Container[str] | None = None) -> OrError:
     """Yield what `read_rows` does, and a row that it would end at as its error: the next follow.
+
+    Args:
+        path: the file.
+        columns: of a Parquet file, those to read; all if not given.
 
     Raises:
         ItemsError: what is wrong with the file, and not with one of its rows.
@@ -72,7 +76,7 @@ def rows_or_errors(path: Path) -> OrError:
         case ".csv":
             rows = _csv_rows(path)
         case _:
-            rows = _parquet_rows(path)
+            rows = _parquet_rows(path, columns)
     number = 0
     for number, row in rows:
         yield number, row
@@ -327,8 +331,8 @@ def checked_header(names: list[str], path: Path) -> list[str]:
     return names
 
 
-def _parquet_rows(path: Path) -> Numbered:
-    batches = _parquet_batches(path, BATCH, pa.RecordBatch.to_pylist)
+def _parquet_rows(path: Path, columns: Container[str] | None) -> Numbered:
+    batches = _parquet_batches(path, BATCH, pa.RecordBatch.to_pylist, columns)
     yield from enumerate(chain.from_iterable(batches), start=1)
 
 
@@ -345,12 +349,18 @@ def _parquet_tables(path: Path, size: int) -> Iterator[pd.DataFrame]:
         raise ItemsError(f"{path}: no products in it")
 
 
-def _parquet_batches(path: Path, size: int, convert: Callable[[pa.RecordBatch], T]) -> Iterator[T]:
+def _parquet_batches(
+    path: Path,
+    size: int,
+    convert: Callable[[pa.RecordBatch], T],
+    columns: Container[str] | None = None,
+) -> Iterator[T]:
     """Yield batches of at most `size` rows as `convert` has them, checked before that."""
     start = 0
     with _parquet(path) as file:
         _check_width(len(file.schema_arrow.names), str(path))
-        for batch in file.iter_batches(size):
+        names = [name for name in file.schema_arrow.names if columns is None or name in columns]
+        for batch in file.iter_batches(size, columns=names):
             batch.validate(full=True)  # texts are not decoded before they are used
             for column in batch.columns:
                 _check_lengths(column, path, start)
