@@ -83,9 +83,9 @@ _POUNDS = {
     "hundredths pound": 0.01,
 }
 # amounts, and what stands around one that is of money
-_AMOUNT = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d{1,9})(\.\d\d)?(?!\d|[.,]\d)")
+_AMOUNT = re.compile(r"(?:(?:\d{1,3}(?:,\d{3})+|\d{1,9})(\.\d\d?)?|\.\d\d)(?!\d|[.,]\d)")
 _BEFORE_MONEY = re.compile(r"(?:\$|USD|\bpriced?(?:\s(?:is|at|of))?:?)\s*$", re.IGNORECASE)
-_AFTER_MONEY = re.compile(r"\s?(?:dollars|bucks|USD|\$)", re.IGNORECASE)
+_AFTER_MONEY = re.compile(r"\s?(?:dollars?|bucks|USD|\$)", re.IGNORECASE)
 _AROUND = 12  # characters of that
 
 
@@ -218,7 +218,9 @@ def plain(value: object) -> str:
 def tells_price(text: str, price: float) -> bool:
     """Tell whether a text tells a price in USD, to the cent."""
     dollars = int(price)
-    named = f"{dollars}" in text or f"{dollars:,}" in text  # soon said, and seldom true
+    named = (
+        not dollars or f"{dollars}" in text or f"{dollars:,}" in text
+    )  # soon said, and seldom true
     return named and price in dollar_amounts(text)
 
 
@@ -231,7 +233,7 @@ def dollar_amounts(text: str) -> set[float]:
     return {
         float(match[0].replace(",", ""))
         for match in _AMOUNT.finditer(text)
-        if _is_amount(match, text) and (match[1] or _is_money(match, text))
+        if _is_amount(match, text) and (_has_cents(match) or _is_money(match, text))
     }
 
 
@@ -239,6 +241,10 @@ def _is_amount(match: re.Match[str], text: str) -> bool:
     """Tell whether a number begins where the match does: not within a word or another number."""
     before = text[match.start() - 1 : match.start()] if match.start() else ""
     return not (before.isalnum() or before in ("_", ".", ","))
+
+
+def _has_cents(match: re.Match[str]) -> bool:
+    return len(match[1] or "") == 3
 
 
 def _is_money(match: re.Match[str], text: str) -> bool:

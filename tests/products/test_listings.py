@@ -183,5 +183,7 @@ def test_markup_is_what_begins_like_a_tag():
 def test_money_is_told_from_other_numbers():
     text = "12 oz for $12, USD 13 or 14 dollars, price: 15, 16.00; v1.99, 1.2.3, 17.5 cm, $1,234.50"
     assert dollar_amounts(text) == {12, 13, 14, 15, 16, 1234.5}
+    assert dollar_amounts("$.99, $12.5, a 1.5 l jug, .75 inch, US$ 3") == {0.99, 12.5, 3}
+    assert tells_price("for $.99", 0.99)
     assert tells_price("now $1,299!", 1299.0) and tells_price("19.99 today", 19.99)
     assert not tells_price("19.99 today", 19.98) and not tells_price("12 pieces", 12.0)
