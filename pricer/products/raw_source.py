@@ -9,7 +9,7 @@ import re
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -275,7 +275,7 @@ def _sketch(batch: list[Listing], categories: dict[str, int]) -> Sketches:
 
 
 def _rank(listing: Listing) -> int:
-    digest = blake2b(repr(asdict(listing)).encode(), digest_size=8).digest()
+    digest = blake2b(repr(listing).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
