@@ -127,11 +127,12 @@ class Catalog(Section):
 
 
 class Files(Section):
-    """The user's own products, for `items.source: files`."""
+    """The user's own products, for `items.source: files`, or listings, for `raw`."""
 
     path: str
     """One file to split by the sizes below, or a folder with one file a split, see
-    [your-own-products.md](your-own-products.md)."""
+    [your-own-products.md](your-own-products.md). For `items.source: raw`, a file of listings or a
+    folder of such files."""
     train_size: Count
     """Products of the training split, where one file is split."""
     validation_size: Count
@@ -140,9 +141,38 @@ class Files(Section):
     test_size: Count
     """Products of the test split, where one file is split."""
     seed: Seed
-    """Of the splits, where one file is split."""
+    """Of the splits, where one file is split, and of the listings that are drawn."""
     on_invalid: Literal["error", "drop"]
     """What a row without a usable text or price does: end the stage, or be counted and left out."""
+
+
+class Raw(Section):
+    """What becomes of the listings of `items.files` for `items.source: raw`.
+
+    See [raw-listings.md](raw-listings.md).
+    """
+
+    min_characters: Count
+    """Of a listing's text: title, description, features and details; shorter ones are counted and
+    left out."""
+    max_characters: Count
+    """Of a listing's text, `items.raw.min_characters` at least; longer ones are cut."""
+    max_similarity: Annotated[float, Field(ge=0.5, le=1)]
+    """Of listings that share this part of their text, in three words that follow one another, one
+    is kept; 1 keeps all that are not alike word for word."""
+    price_power: Annotated[float, Field(ge=0, le=10)]
+    """A listing is drawn by the weight of its price to this power; 0 draws all prices alike."""
+    category_power: Annotated[float, Field(ge=0, le=1)]
+    """Its weight is divided by the listings of its category to this power; 0 leaves categories as
+    they are, 1 gives each the same weight."""
+
+    @field_validator("max_characters")
+    @classmethod
+    def _not_below_min_characters(cls, value: int, info: ValidationInfo) -> int:
+        least = info.data.get("min_characters")
+        if least is not None and value < least:
+            raise ValueError(f"must be at least items.raw.min_characters ({least})")
+        return value
 
 
 Repository = Annotated[str, Field(pattern=f"^{REPOSITORY}$")]
@@ -168,14 +198,16 @@ class HubItems(Section):
 class Items(Section):
     """Where products come from."""
 
-    source: Literal["catalog", "files", "hub"]
-    """The built-in catalogue, files of your own, or a data set on the Hugging Face Hub."""
+    source: Literal["catalog", "files", "raw", "hub"]
+    """The built-in catalogue, files of your own, listings as shops have them, or a data set on the
+    Hugging Face Hub."""
     min_price: NonNegative
     """USD; cheaper products are counted and left out."""
     max_price: Positive
     """USD, above `items.min_price`; dearer products are counted and left out."""
     catalog: Catalog
     files: Files
+    raw: Raw
     hub: HubItems
 
     @field_validator("max_price")
@@ -803,7 +835,7 @@ def _selection_size(size: int, select: str, patience: int | None) -> int:
 def _split_size(knobs: dict[str, Any], split: str) -> tuple[str, int | None]:
     """Return the knob that says how large a split is, and its value; None if the data say it."""
     source = knobs["items.source"]
-    key = f"items.{source}.{split}_size"
+    key = f"items.{'files' if source == 'raw' else source}.{split}_size"
     if source == "files" and Path(knobs["items.files.path"]).is_dir():
         return key, None  # with a file for each split
     return key, knobs[key]

@@ -65,6 +65,7 @@ SLOW = (
     "test_hub.py",
     "test_hub_adapters.py",
     "commands/test_judge_api.py",
+    "commands/test_rewrite.py",
     "export",
     "training",
     "commands/test_publish.py",

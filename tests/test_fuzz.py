@@ -5,6 +5,7 @@ has gone wrong somewhere before. `pytest tests/test_fuzz.py --fuzz 20000` is the
 failure names the input, which `--fuzz-from N --fuzz 1` makes again.
 """
 
+import gzip
 import json
 import math
 import os
@@ -38,6 +39,7 @@ from pricer.prices.predictions import read_predictions
 from pricer.prices.predictor import Predictor
 from pricer.prices.record import QUANTIZATION, ServingRecord, read_record, write_record
 from pricer.products.file_source import file_items
+from pricer.products.raw_source import raw_items
 from pricer.training.checkpoints import find_start, seal
 from tests.conftest import ROOT
 
@@ -191,6 +193,38 @@ def items_door(rng: random.Random, folder: Path) -> None:
     json.dumps(record, allow_nan=False)
 
 
+LISTINGS = [
+    {
+        "main_category": ["Kitchen", "Garden"][n % 2],
+        "title": f"Kettle {n}",
+        "features": [f"{n} <b>litres</b>", "steel"],
+        "description": [f"Word{n} and word{n + 1} &amp; word{n * n}, told at length"],
+        "price": f"{10 + n}.00",
+        "details": json.dumps({"Brand": f"Brand {n % 3}", "Item Weight": f"{n} pounds"}),
+    }
+    for n in range(60)
+]
+
+
+def raw_door(rng: random.Random, folder: Path) -> None:
+    file = folder / f"items{rng.choice(['.jsonl', '.json', '.csv', '.parquet'])}"
+    write_products(rng, file, LISTINGS)
+    if file.suffix == ".jsonl" and rng.random() < 0.3:
+        file = folder / "items.jsonl.gz"
+        packed = gzip.compress((folder / "items.jsonl").read_bytes())
+        file.write_bytes(harmed(rng, packed) if rng.random() < 0.5 else packed)
+    sizes = {"train": 12, "validation": 9, "test": 6}
+    raw = read_params(ROOT / "params.yaml").items.raw.model_copy(update={"min_characters": 40})
+    splits, record = raw_items(file, sizes, seed=1, raw=raw, min_price=0.5, max_price=999.49)
+    every = pd.concat(splits.values())
+    assert every["id"].is_unique and every["title"].is_unique and every["summary"].is_unique
+    assert every["price"].between(0.5, 999.49).all()
+    assert all(len(text.encode()) >= 40 for text in every["summary"])
+    counted = sum(record["left_out"].values()) + record["duplicates"] + record["unused"]
+    assert record["read"] == counted + len(every)
+    json.dumps(record, allow_nan=False)
+
+
 def loaded() -> tuple[Any, dict[str, Any]]:
     """Stand in for a model: each product costs the same."""
 
@@ -332,7 +366,8 @@ def evidence_door(sound: Path) -> Door:
 # how many of a hundred inputs go through each
 DOORS: dict[str, tuple[int, Door]] = {
     "params": (15, params_door),
-    "items": (30, items_door),
+    "items": (25, items_door),
+    "raw": (5, raw_door),
     "bulk": (20, bulk_door),
     "resume": (5, resume_door),
     "compare": (10, compare_door),

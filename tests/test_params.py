@@ -114,7 +114,7 @@ def test_scientific_notation_without_a_point_is_a_number(tmp_path):
 
 def test_unknown_sources_name_the_known_ones(tmp_path):
     message = problems(tmp_path, ("source: catalog", "source: catalogue"))
-    assert "items.source must be 'catalog', 'files' or 'hub', got 'catalogue'" in message
+    assert "items.source must be 'catalog', 'files', 'raw' or 'hub', got 'catalogue'" in message
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Prices from any OpenAI-compatible server: asked at once, kept as they come, never asked twice."""
+"""Answers of any OpenAI-compatible server: many at once, kept as they come, never asked twice."""
 
 import hashlib
 import json
@@ -16,14 +16,9 @@ from tqdm import tqdm
 from pricer.errors import PricerError, first_line, quoted, without_passwords
 from pricer.products.readers import mended
 
-QUESTION = (
-    "What does this product cost in US dollars? "
-    "Answer with your best estimate as a number alone, without any explanation.\n\n"
-)
 RETRIES = 8
 TIMEOUT_S = 120
 CHARACTERS_A_TOKEN = 4  # of English text, as providers say
-ANSWER_TOKENS = 5
 MESSAGE_TOKENS = 10  # what a chat adds to a message
 LONGEST_ANSWER = 4_000  # characters that are kept
 
@@ -36,6 +31,7 @@ class Endpoint:
         url: base address of the API, as in https://api.openai.com/v1.
         model: its name there.
         kind: "chat" asks in words; "completions" continues the prompts of this pipeline.
+        question: what stands before a text in a chat.
         max_tokens: of an answer.
         key: for the server, shown nowhere; "" for one that wants none.
     """
@@ -43,6 +39,7 @@ class Endpoint:
     url: str
     model: str
     kind: Literal["chat", "completions"]
+    question: str
     max_tokens: int
     key: str
 
@@ -57,11 +54,11 @@ class Endpoint:
         return hashlib.sha256(json.dumps([self.url, self.model, self.kind]).encode()).hexdigest()
 
     def request(self, text: str) -> dict[str, Any]:
-        """Return what is sent to ask for the price that `text` is about."""
+        """Return what is sent to ask about `text`."""
         if self.kind == "completions":
             limits = {"max_tokens": self.max_tokens, "temperature": 0, "stop": ["\n"]}
             return {"model": self.model, "prompt": text} | limits
-        messages = [{"role": "user", "content": QUESTION + text}]
+        messages = [{"role": "user", "content": self.question + text}]
         return {
             "model": self.model,
             "messages": messages,
@@ -105,6 +102,11 @@ class Cache:
                 stream.write(line.encode() + b"\n")
 
 
+def kept_answers(endpoint: Endpoint, root: Path) -> Cache:
+    """Return what a model was ever asked in a project, and said."""
+    return Cache(root / "data/api" / f"{endpoint.sha256()[:16]}.jsonl")
+
+
 def _read_lines(file: Path) -> Iterator[tuple[str, Said]]:
     if not file.exists():
         return
@@ -122,11 +124,11 @@ def cache_key(endpoint: Endpoint, text: str) -> str:
     return hashlib.sha256(asked.encode()).hexdigest()
 
 
-def expected_tokens(endpoint: Endpoint, texts: list[str]) -> tuple[int, int]:
-    """Return about how many tokens go in and come out, before anything is asked."""
-    extra = len(QUESTION) / CHARACTERS_A_TOKEN + MESSAGE_TOKENS if endpoint.kind == "chat" else 0
-    characters = sum(map(len, texts))
-    return round(characters / CHARACTERS_A_TOKEN + extra * len(texts)), ANSWER_TOKENS * len(texts)
+def expected_tokens(endpoint: Endpoint, texts: list[str]) -> int:
+    """Return about how many tokens go in, before anything is asked."""
+    asked = len(endpoint.question) / CHARACTERS_A_TOKEN + MESSAGE_TOKENS
+    extra = asked if endpoint.kind == "chat" else 0
+    return round(sum(map(len, texts)) / CHARACTERS_A_TOKEN + extra * len(texts))
 
 
 def ask_all(endpoint: Endpoint, texts: list[str], cache: Cache, concurrency: int) -> list[Said]:
@@ -191,9 +193,9 @@ def _ask(client: openai.OpenAI, endpoint: Endpoint, text: str) -> Said:
     except Exception as error:  # whatever a server says that is none, the client hands on
         raise PricerError(
             f"{without_passwords(endpoint.url)} does not answer like an OpenAI-compatible API "
-            f"({first_line(error)}): check --url (most end in /v1) and --endpoint"
+            f"({first_line(error)}): check --url (most end in /v1) and what it serves"
         ) from None
-    # a refusal has no content; what follows the number is of no use
+    # a refusal has no content
     return Said(mended(str(said or "").strip()[:LONGEST_ANSWER]), *tokens)
 
 

@@ -17,6 +17,7 @@ from pricer.commands.monitor import monitor
 from pricer.commands.predict import predict
 from pricer.commands.preset import preset
 from pricer.commands.publish import publish
+from pricer.commands.rewrite import rewrite
 from pricer.commands.serve import serve
 from pricer.commands.sweep import show
 from pricer.commands.variants import variants
@@ -40,6 +41,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     monitor,
     compare,
     judge_api,
+    rewrite,
     inspect,
     doctor,
     preset,

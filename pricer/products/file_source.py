@@ -8,10 +8,10 @@ import pandas as pd
 
 from pricer.errors import ItemsError, quoted
 from pricer.products import items as it
-from pricer.products.readers import read_tables
+from pricer.products.readers import COMPRESSED, file_type, read_tables
 from pricer.products.splits import BATCH, Splits, count_splits, split_and_count, told
 
-WITH_PRICES = (".jsonl", ".json", ".csv", ".parquet")
+WITH_PRICES = (".jsonl", ".json", ".csv", ".parquet", COMPRESSED)
 ORIGIN = "the author's own files"
 
 
@@ -79,9 +79,9 @@ def read_products(path: Path) -> pd.DataFrame:
     Raises:
         ItemsError: it is missing, no file or of a type without prices, or see `readers.read_rows`.
     """
-    suffix = path.suffix.lower()
-    if suffix not in WITH_PRICES:
-        what = "a text file has no prices" if suffix == ".txt" else "unknown file type"
+    kind = file_type(path)
+    if kind not in WITH_PRICES:
+        what = "a text file has no prices" if kind == ".txt" else "unknown file type"
         raise ItemsError(f"{path}: {what}, must end in {', '.join(WITH_PRICES)}")
     if not path.exists():
         raise ItemsError(f"{path}: no such file (items.files.path in params.yaml)")
@@ -96,7 +96,7 @@ def _split_file(folder: Path, split: str) -> Path:
         got = ", ".join(file.name for file in found) or "none"
         raise ItemsError(
             f"{folder}: must hold one {split} file "
-            f"({split}.jsonl, .json, .csv or .parquet), got {got}"
+            f"({split}.jsonl, .json, .csv, .parquet or .jsonl.gz), got {got}"
         )
     return found[0]
 

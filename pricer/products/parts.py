@@ -255,7 +255,7 @@ def _csv_records(lines: Iterator[str], file: str) -> Iterator[tuple[bytes, bool]
     csv.field_size_limit(MOST_BYTES)
     rows = 0
     try:
-        for fields in csv.reader(noted(), strict=True):
+        for fields in readers.csv_fields(noted(), Path(file), 4 * readers.MOST_IN_ROW):
             yield "".join(taken).encode("latin-1"), readers.is_csv_row(fields)
             rows += readers.is_csv_row(fields)
             taken.clear()

@@ -1,10 +1,12 @@
 """Files of products as rows: TXT, JSONL, JSON, CSV and Parquet, whatever they are read for."""
 
 import csv
+import gzip
 import json
 import re
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -19,12 +21,15 @@ from pricer.errors import ItemsError, first_line, quoted
 
 Row = dict[str, Any]
 Numbered = Iterator[tuple[int, Row]]
+OrError = Iterator[tuple[int, Row | ItemsError]]
 T = TypeVar("T")
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".parquet")
+COMPRESSED = ".jsonl.gz"  # as large collections are handed around
 BATCH = 1_000  # rows of a Parquet file in memory at once
 # what is longer, wider or larger is no list of products, and would take the memory of thousands
 LONGEST = 4 * 2**20  # characters of a line or of a text in it
+MOST_IN_ROW = 4 * LONGEST  # characters of a row of a CSV, all lines and fields of it
 MOST_COLUMNS = 1_000
 LARGEST_JSON = 64 * 2**20  # bytes: all of it is in memory, as several times as much
 
@@ -46,17 +51,34 @@ def read_rows(path: Path) -> Numbered:
             a line or a text is longer than LONGEST, a row wider than MOST_COLUMNS, a JSON file
             larger than LARGEST_JSON.
     """
-    match _checked_suffix(path):
+    for number, row in rows_or_errors(path):
+        if isinstance(row, ItemsError):
+            raise row
+        yield number, row
+
+
+def rows_or_errors(path: Path, columns: Container[str] | None = None) -> OrError:
+    """Yield what `read_rows` does, and a row that it would end at as its error: the next follow.
+
+    Args:
+        path: the file.
+        columns: of a Parquet file, those to read; all if not given.
+
+    Raises:
+        ItemsError: what is wrong with the file, and not with one of its rows.
+    """
+    rows: OrError
+    match _checked_type(path):
         case ".txt":
             rows = _txt_rows(path)
-        case ".jsonl":
+        case ".jsonl" | ".jsonl.gz":
             rows = _jsonl_rows(path)
         case ".json":
             rows = _json_rows(path)
         case ".csv":
             rows = _csv_rows(path)
         case _:
-            rows = _parquet_rows(path)
+            rows = _parquet_rows(path, columns)
     number = 0
     for number, row in rows:
         yield number, row
@@ -70,11 +92,11 @@ def read_tables(path: Path, size: int) -> Iterator[pd.DataFrame]:
     Raises:
         ItemsError: see `read_rows`.
     """
-    if _checked_suffix(path) == ".parquet":
+    if _checked_type(path) == ".parquet":
         yield from _parquet_tables(path, size)
         return
     rows = read_rows(path)
-    dtype = "str" if path.suffix.lower() == ".csv" else "object"  # text takes half of the memory
+    dtype = "str" if file_type(path) == ".csv" else "object"  # text takes half of the memory
     while chunk := list(islice(rows, size)):
         numbers, records = zip(*chunk, strict=True)
         yield pd.DataFrame(list(records), index=list(numbers), dtype=dtype)
@@ -82,7 +104,7 @@ def read_tables(path: Path, size: int) -> Iterator[pd.DataFrame]:
 
 def located(path: Path, number: int) -> str:
     """Say where a row is: its line in a file of lines, else its row."""
-    unit = "row" if path.suffix.lower() in (".json", ".csv", ".parquet") else "line"
+    unit = "row" if file_type(path) in (".json", ".csv", ".parquet") else "line"
     return f"{path} {unit} {number}"
 
 
@@ -121,22 +143,36 @@ def bounded_lines(stream: TextIO, where: Path, longest: int = LONGEST) -> Iterat
         yield line
 
 
-def _checked_suffix(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ItemsError(f"{path}: unknown file type, must end in {', '.join(SUFFIXES)}")
+def file_type(path: Path) -> str:
+    """Return how the name of a file ends, in small letters: `.jsonl.gz` is one type."""
+    return COMPRESSED if path.name.lower().endswith(COMPRESSED) else path.suffix.lower()
+
+
+def _checked_type(path: Path) -> str:
+    kind = file_type(path)
+    if kind not in (*SUFFIXES, COMPRESSED):
+        raise ItemsError(
+            f"{path}: unknown file type, must end in {', '.join(SUFFIXES)} or {COMPRESSED}"
+        )
     if not path.exists():  # a pipe is as good as a file
         raise ItemsError(f"{path}: no such file")
-    return suffix
+    return kind
 
 
 @contextmanager
 def _lines(
     path: Path, newline: str | None = None, longest: int = LONGEST
 ) -> Iterator[Iterator[str]]:
-    """Open a text as its lines; bytes that are none are escaped first, to tell their line."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline) as stream:
-        yield _decoded(bounded_lines(stream, path, longest), path)
+    """Open a text as its lines; bytes that are none are escaped, see `check_text`."""
+    options: Any = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": newline}
+    compressed = file_type(path) == COMPRESSED
+    stream: Any = gzip.open(path, "rt", **options) if compressed else path.open(**options)
+    try:
+        with stream:
+            yield bounded_lines(stream, path, longest)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        reason = first_line(error).rstrip(".")
+        raise ItemsError(f"{path}: not a readable gzip file ({reason}); is it complete?") from None
 
 
 def _decoded(lines: Iterator[str], path: Path) -> Iterator[str]:
@@ -158,14 +194,21 @@ def check_text(line: str, path: Path, number: int) -> None:
 
 def _txt_rows(path: Path) -> Numbered:
     with _lines(path) as lines:
-        yield from text_rows(lines)
+        yield from text_rows(_decoded(lines, path))
 
 
-def _jsonl_rows(path: Path) -> Numbered:
+def _jsonl_rows(path: Path) -> OrError:
     with _lines(path) as lines:
         for number, line in enumerate(lines, start=1):
             if not is_blank(line):
-                yield number, jsonl_row(line, path, number)
+                yield number, _or_error(jsonl_row, line, path, number)
+
+
+def _or_error(read: Callable[..., Row], *arguments: Any) -> Row | ItemsError:
+    try:
+        return read(*arguments)
+    except ItemsError as error:
+        return error
 
 
 def jsonl_row(line: str, path: Path, number: int) -> Row:
@@ -178,24 +221,26 @@ def jsonl_row(line: str, path: Path, number: int) -> Row:
     return _object(_parse_json(line.rstrip(), path, first_line=number), path, number)
 
 
-def _json_rows(path: Path) -> Numbered:
+def _json_rows(path: Path) -> OrError:
     if path.stat().st_size > LARGEST_JSON:
         raise ItemsError(
             f"{path}: larger than {LARGEST_JSON >> 20} MiB, which are held in memory at once: save "
             "it as .jsonl, one product a line"
         )
     with _lines(path, longest=LARGEST_JSON) as lines:
-        text = "".join(lines)
+        text = "".join(_decoded(lines, path))
     rows = _parse_json(text, path, first_line=1) if text.strip() else []
     if not isinstance(rows, list):
         raise ItemsError(f"{path}: must hold a list of objects, got {quoted(rows)}")
     for number, row in enumerate(rows, start=1):
-        yield number, _object(row, path, number)
+        yield number, _or_error(_object, row, path, number)
 
 
 def _parse_json(text: str, path: Path, *, first_line: int) -> Any:
     try:
-        return mended(json.loads(text))
+        value = json.loads(text)
+        # halves of surrogate pairs come as escapes alone: `check_text`
+        return mended(value) if "\\ud" in text or "\\uD" in text else value
     except json.JSONDecodeError as error:
         raise ItemsError(
             f"{path} line {first_line + error.lineno - 1}: not valid JSON ({error.msg}); "
@@ -242,27 +287,50 @@ def _too_long(where: str) -> ItemsError:
     return ItemsError(f"{where}: a text longer than {LONGEST:,} characters: is it a product?")
 
 
-def _csv_rows(path: Path) -> Numbered:
+def _csv_rows(path: Path) -> OrError:
     with _lines(path, newline="") as lines:
-        yield from _csv_rows_of(lines, path)
+        yield from _csv_rows_of(_decoded(lines, path), path)
 
 
-def _csv_rows_of(lines: Iterator[str], path: Path) -> Numbered:
+def _csv_rows_of(lines: Iterator[str], path: Path) -> OrError:
     csv.field_size_limit(LONGEST)
-    # strict: a quote that is never closed is an error, and no field that holds the rest of the file
-    reader = csv.reader(lines, strict=True)
-    rows = filter(is_csv_row, reader)
+    rows = filter(is_csv_row, csv_fields(lines, path, MOST_IN_ROW))
     number = 0
     try:
         header = checked_header(next(rows, []), path)
         for number, fields in enumerate(rows, start=1):
-            yield number, csv_row(header, fields, path, number)
+            yield number, _or_error(csv_row, header, fields, path, number)
     except csv.Error as error:
         if "field limit" in str(error):
             raise _too_long(f"{path} row {number + 1}") from None
         raise ItemsError(
             f"{path} row {number + 1}: not valid CSV ({error}); is the file complete?"
         ) from None
+
+
+def csv_fields(lines: Iterator[str], where: Path, longest: int) -> Iterator[list[str]]:
+    """Yield the fields of each row of a CSV, none of which has more than `longest` characters.
+
+    Raises:
+        ItemsError: one has: quotes can make any number of lines one row.
+        csv.Error: a quote is never closed, or a field exceeds the limit of `csv`.
+    """
+    taken = number = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal taken
+        for line in lines:
+            taken += len(line)
+            if taken > longest:
+                raise ItemsError(
+                    f"{where} row {number}: longer than {longest:,} characters: is it a product?"
+                )
+            yield line
+
+    # strict: a quote that is never closed is an error, and no field that holds the rest of the file
+    for number, fields in enumerate(csv.reader(counted(), strict=True), start=1):  # noqa: B007
+        yield fields
+        taken = 0
 
 
 def is_csv_row(fields: list[str]) -> bool:
@@ -293,8 +361,8 @@ def checked_header(names: list[str], path: Path) -> list[str]:
     return names
 
 
-def _parquet_rows(path: Path) -> Numbered:
-    batches = _parquet_batches(path, BATCH, pa.RecordBatch.to_pylist)
+def _parquet_rows(path: Path, columns: Container[str] | None) -> Numbered:
+    batches = _parquet_batches(path, BATCH, pa.RecordBatch.to_pylist, columns)
     yield from enumerate(chain.from_iterable(batches), start=1)
 
 
@@ -311,12 +379,18 @@ def _parquet_tables(path: Path, size: int) -> Iterator[pd.DataFrame]:
         raise ItemsError(f"{path}: no products in it")
 
 
-def _parquet_batches(path: Path, size: int, convert: Callable[[pa.RecordBatch], T]) -> Iterator[T]:
+def _parquet_batches(
+    path: Path,
+    size: int,
+    convert: Callable[[pa.RecordBatch], T],
+    columns: Container[str] | None = None,
+) -> Iterator[T]:
     """Yield batches of at most `size` rows as `convert` has them, checked before that."""
     start = 0
     with _parquet(path) as file:
         _check_width(len(file.schema_arrow.names), str(path))
-        for batch in file.iter_batches(size):
+        names = [name for name in file.schema_arrow.names if columns is None or name in columns]
+        for batch in file.iter_batches(size, columns=names):
             batch.validate(full=True)  # texts are not decoded before they are used
             for column in batch.columns:
                 _check_lengths(column, path, start)

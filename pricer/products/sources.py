@@ -9,6 +9,7 @@ from pricer.params import Catalog, Files, HubItems, Items
 from pricer.products.catalog_source import catalog_items
 from pricer.products.file_source import file_items
 from pricer.products.hub_source import hub_items
+from pricer.products.raw_source import raw_items
 from pricer.products.splits import Splits
 
 
@@ -39,6 +40,11 @@ def fetch_items(items: Items) -> tuple[Splits, dict[str, Any]]:
                 seed=files.seed,
                 on_invalid=files.on_invalid,
                 **price_range,
+            )
+        case "raw":
+            files = items.files
+            splits, record = raw_items(
+                Path(files.path), _sizes(files), seed=files.seed, raw=items.raw, **price_range
             )
         case "hub":
             hub = items.hub

@@ -26,8 +26,8 @@ CANNOT_RUN = {
     r"curl |docker |openssl |POSTGRES": "a service's: tests/serving",
     r"dvc remote add": "a store of one's own; the project here has one",
     r"pricer preset lite($| --yes &&)": "asks on a terminal; what follows takes a GPU",
-    r"pricer (compare .*hub:|export combined|judge-api)": "what is one's own: test_export.py, "
-    "tests/commands/test_judge_api.py",
+    r"pricer (compare .*hub:|export combined|judge-api|rewrite)": "what is one's own: "
+    "test_export.py, tests/commands/test_judge_api.py, test_rewrite.py",
     r"ray start|pricer predict --file s3:|sbatch": "of a cluster's: test_ray.py, test_examples.py",
     r"MACHINE_RANK=": "needs several machines: test_machines.py",
     r"python -m bench": "measures for minutes: `make bench`",

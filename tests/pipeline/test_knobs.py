@@ -15,7 +15,7 @@ from tests.test_project import covered, stage_definitions
 
 # while a switch has a value, the knobs below what it does not choose are read by nobody
 SWITCHES = {
-    "items.source": ("items.catalog", "items.files", "items.hub"),
+    "items.source": ("items.catalog", "items.files", "items.raw", "items.hub"),
     "model.source": ("model.pypi", "model.path", "model.hub"),
     "adapter.source": ("adapter.path", "adapter.hub", "adapter.cutoff", "adapter.evidence"),
     "compute.processes": ("compute.machines", "compute.strategy"),

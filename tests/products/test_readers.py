@@ -1,6 +1,7 @@
 """Every file of products, through both doors: training's and that of `pricer predict --file`."""
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -17,7 +18,8 @@ from pricer.commands import bulk
 from pricer.errors import ItemsError
 from pricer.products import readers
 from pricer.products.file_source import file_items, read_products
-from pricer.products.readers import SUFFIXES, read_rows, read_tables
+from pricer.products.parts import plan
+from pricer.products.readers import SUFFIXES, read_rows, read_tables, rows_or_errors
 
 PRODUCTS = [
     {"title": "Mug", "category": "Kitchen", "price": "4.50", "summary": 'A mug, 5" wide,\n“blue”'},
@@ -122,6 +124,27 @@ def test_products_to_train_on_come_from_no_pipe(tmp_path):
 
 def test_capital_suffixes_are_the_same(tmp_path, door):
     assert_products(door.rows(write(tmp_path / "a.csv").rename(tmp_path / "A.CSV")), ".csv")
+
+
+def test_a_compressed_file_of_lines_is_read_or_told(tmp_path, door):
+    packed, file = gzip.compress(write(tmp_path / "a.jsonl").read_bytes()), tmp_path / "b.jsonl.gz"
+    file.write_bytes(packed)
+    assert_products(door.rows(file), ".jsonl")
+    for broken in (packed[:-9], packed[:40] + packed[44:], b"{}", b"", packed + b"more"):
+        file.write_bytes(broken)
+        with pytest.raises(ItemsError, match="b.jsonl.gz: (not a readable gzip|no products)"):
+            door.rows(file)
+
+
+def test_rows_that_are_none_can_be_passed_over(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(LINE + b'\n{"cut\n[1]\n\xff\n' + LINE)
+    rows = dict(rows_or_errors(file))
+    assert [number for number, row in rows.items() if isinstance(row, dict)] == [1, 5]
+    assert str(rows[2]).startswith(f"{file} line 2: not valid JSON")
+    assert "line 4: not UTF-8" in str(rows[4])
+    (tmp_path / "a.csv").write_bytes(HEADER + b"a,b,1,c\na,b\na,b,2,c\n")
+    assert [isinstance(row, dict) for _, row in rows_or_errors(tmp_path / "a.csv")] == [1, 0, 1]
 
 
 def test_a_long_field_is_no_broken_file(tmp_path, door):
@@ -239,6 +262,18 @@ def test_what_would_take_the_memory_of_thousands_is_told(tmp_path, door, suffix)
         ItemsError, match=f"a{suffix} {place}.* longer than 4,194,304 characters|no prices"
     ):
         door.use(write(tmp_path / f"a{suffix}", long))
+
+
+def test_a_row_of_endless_lines_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MOST_IN_ROW", 1_000)
+    path = tmp_path / "a.csv"
+    path.write_text("summary,price\nmug,1\npot" + ',"2\n"' * 2_000)
+    rows = read_rows(path)
+    assert next(rows) == (1, {"summary": "mug", "price": "1"})
+    with pytest.raises(ItemsError, match="a.csv row 2: longer than 1,000 characters"):
+        next(rows)
+    with pytest.raises(ItemsError, match="a.csv row 2: longer than 4,000 characters"):
+        plan(str(path), 10)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
