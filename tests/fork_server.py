@@ -49,14 +49,12 @@ ask({address!r}, {python!r})
 
 
 @contextmanager
-def fork_server(environment: dict[str, str]) -> Iterator[Path]:
+def fork_server(environment: dict[str, str], python: str = sys.executable) -> Iterator[Path]:
     """Start a server with `environment`; give the folder of the commands, to be put on PATH."""
     with tempfile.TemporaryDirectory() as name:
         folder, address = Path(name) / "bin", str(Path(name) / "socket")
         folder.mkdir()
-        text = COMMAND.format(
-            python=sys.executable, folder=str(Path(__file__).parent), address=address
-        )
+        text = COMMAND.format(python=python, folder=str(Path(__file__).parent), address=address)
         for command in ("python", "pricer", "dvc"):
             (folder / command).write_text(text)
             (folder / command).chmod(0o755)
@@ -65,7 +63,7 @@ def fork_server(environment: dict[str, str]) -> Iterator[Path]:
             listening.bind(address)
             listening.listen(64)
             server = subprocess.Popen(
-                [sys.executable, __file__, str(listening.fileno())],
+                [python, __file__, str(listening.fileno())],
                 pass_fds=[listening.fileno()],
                 env=environment,
                 stdin=subprocess.PIPE,  # closed, it ends the server

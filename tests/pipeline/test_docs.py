@@ -21,6 +21,7 @@ CANNOT_RUN = {
     r"[!%]": "a notebook's",
     r"git clone YOUR_CLONE_URL": "a placeholder",
     r"python3 -m venv|pip install": "sets up an environment",
+    r"pricer init |dvc repro && pricer": "a project of its own: test_wheel.py",
     r"nohup ": "goes on when the test has ended",
     r"pricer (serve|variants|monitor --since)": "a service's: tests/serving, tests/monitoring",
     r"curl |docker |openssl |POSTGRES": "a service's: tests/serving",
