@@ -6,7 +6,7 @@ SPREAD ?= -n 2 --dist loadfile --no-loadscope-reorder
 # the stages and DVC find the environment's own python first
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test test-fast test-llama3 test-cuda bench lint audit format clean clean-checkpoints
+.PHONY: help repro test test-fast test-llama3 test-cuda bench lint audit pictures format clean clean-checkpoints
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -40,17 +40,22 @@ bench: .venv/ready  ## time evidence, prompts, training, prediction, serving, mo
 	@python -m bench.evaluate
 	@python -m bench.train
 
-lint: .venv/ready  ## check style, types, and that docs/params.md is what the params say
+lint: .venv/ready  ## check style, types, and that what is made for the docs is not outdated
 	@ruff check .
 	@ruff format --check .
 	@mypy
 	@python docs/make_params.py --check
+	@python docs/make_pictures.py --check
 
 # in an environment of its own: what it needs is no part of the project
 audit: .venv/ready  ## look up known vulnerabilities of the pinned packages (asks pypi.org)
 	@$(PYTHON) -m venv .venv/audit
 	@.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
 	@.venv/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
+
+# on what `make repro` left; needs /usr/bin/chromium
+pictures: .venv/ready  ## make docs/pictures anew: the page, a prediction, the report
+	@python docs/make_pictures.py
 
 format: .venv/ready  ## fix style, make docs/params.md
 	@ruff check --fix .

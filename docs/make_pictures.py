@@ -1,0 +1,212 @@
+"""docs/pictures/ from the real thing: `make pictures`, on what `make repro` left, with Chromium.
+
+The service's page, a prediction in a terminal, and the report. With `--check`, as in `make lint`,
+nothing is made and no browser is needed: it compares the hashes of what each picture shows with
+those in docs/pictures/sources.json, which were taken when it was made.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+from rich.console import Console
+from rich.text import Text
+
+from pricer.files import writing
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "docs/pictures"
+RECORD = FOLDER / "sources.json"
+PRODUCT = "Electric kettle, stainless steel, 1.7 litres, 2200 W"
+WIDTH = 1200  # pixels of every picture
+COLUMNS = 84  # of the terminal
+
+# what a picture shows: files, or functions of one. metrics/train.json changes with the adapter.
+SOURCES = {
+    "page.png": [
+        "pricer/serving/page/index.html",
+        "pricer/serving/page/script.js",
+        "pricer/serving/page/style.css",
+        "metrics/train.json",
+    ],
+    "terminal.png": [
+        "pricer/commands/predict.py:_show_one",
+        "pricer/commands/predict.py:_table",
+        "pricer/commands/predict.py:_likened_to",
+        "pricer/commands/predict.py:sketch",
+        "metrics/train.json",
+    ],
+    "report.png": [
+        "pricer/judging/report.html.jinja",
+        "pricer/judging/style.css.jinja",
+        "metrics/evaluate.json",
+    ],
+}
+
+
+def make_pictures() -> None:
+    """Make all pictures, and note what they show."""
+    report = ROOT / "metrics/report.html"
+    if not report.exists():
+        sys.exit("metrics/report.html is missing: run `make repro` first")
+    FOLDER.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+        )
+        with serving() as url:
+            picture_of_page(browser, url, FOLDER / "page.png")
+        picture_of_terminal(browser, ROOT, FOLDER / "terminal.png")
+        picture_of_report(browser, report, FOLDER / "report.png")
+    with writing(RECORD) as file:
+        file.write_text(json.dumps({name: hashes(name) for name in SOURCES}, indent=2) + "\n")
+
+
+def picture_of_page(browser: Browser, url: str, file: Path) -> None:
+    """Ask the service for a price on its page, down to the end of the answer."""
+    tab = open_tab(browser, 800)
+    tab.goto(url)
+    tab.fill("#description", PRODUCT)
+    tab.click("#ask button")
+    tab.wait_for_selector("#answer:not([hidden])")
+    tab.evaluate("document.activeElement.blur()")
+    take(tab, file, above="[aria-labelledby=many]")
+
+
+def picture_of_terminal(browser: Browser, project: Path, file: Path) -> None:
+    """Price a product on the command line of a project."""
+    tab = open_tab(browser, WIDTH)
+    tab.set_content(terminal_page(f'pricer predict "{PRODUCT}"', project))
+    take(tab, file, above="footer")
+
+
+def picture_of_report(browser: Browser, report: Path, file: Path) -> None:
+    """Open a report, down to the end of the table of all predictors."""
+    tab = open_tab(browser, 1280)
+    tab.goto(report.as_uri())
+    take(tab, file, above="h2 >> nth=1")
+
+
+def open_tab(browser: Browser, width: int) -> Page:
+    """Return a tab for a page of so many CSS pixels."""
+    return browser.new_page(
+        viewport={"width": width, "height": 900},
+        device_scale_factor=WIDTH / width,
+        color_scheme="light",
+        reduced_motion="reduce",
+    )
+
+
+def take(tab: Page, file: Path, *, above: str) -> None:
+    """Take a picture of a page, down to the first element that is not to be in it."""
+    end = tab.locator(above).evaluate("one => scrollY + one.getBoundingClientRect().top")
+    width = tab.evaluate("innerWidth")
+    tab.screenshot(path=file, full_page=True, clip={"x": 0, "y": 0, "width": width, "height": end})
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """Run the service with a log of its own; yield its address."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["pricer", "serve", "--port", "0", "--database", f"{folder}/log.sqlite"]
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        try:
+            said = ""
+            for line in process.stderr or []:
+                said += line
+                if address := re.search(r" on (http://\S+?),", line):
+                    yield address[1]
+                    return
+            sys.exit(f"`pricer serve` has ended: {said}")
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+def terminal_page(command: str, project: Path) -> str:
+    """Return a page with what a command shows on a terminal."""
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=project,
+        env=os.environ | {"FORCE_COLOR": "1", "COLUMNS": str(COLUMNS)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    with open(os.devnull, "w") as nowhere:
+        console = Console(record=True, width=COLUMNS, file=nowhere)
+        console.print(f"$ {command}", style="bold green", highlight=False)
+        console.print(Text.from_ansi(done.stdout))
+    svg = console.export_svg(title="")
+    # its font would come from another host; unclipped and so large, blocks of lines touch
+    for pattern, instead in (
+        (r"(?s)@font-face \{.*?\}", ""),
+        (r' clip-path="url\(#[\w-]+-line-\d+\)"', ""),
+        ("Fira Code", "DejaVu Sans Mono"),
+        ("font-size: 20px", "font-size: 21.6px"),
+    ):
+        svg = re.sub(pattern, instead, svg)
+    return f"<body style='margin: 0'>{svg}<footer></footer>"
+
+
+def hashes(picture: str) -> dict[str, str]:
+    """Return the SHA-256 of everything that a picture shows."""
+    return {
+        source: hashlib.sha256(source_text(source).encode()).hexdigest()
+        for source in SOURCES[picture]
+    }
+
+
+def source_text(source: str) -> str:
+    """Return the text of a file, or of one function in it (FILE:FUNCTION)."""
+    name, _, function = source.partition(":")
+    text = (ROOT / name).read_text(encoding="utf-8")
+    if not function:
+        return text
+    definitions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
+    [definition] = [one for one in definitions if one.name == function]
+    return ast.get_source_segment(text, definition) or ""
+
+
+def older_than() -> dict[str, list[str]]:
+    """Return by picture what has changed since it was made.
+
+    Results that are not committed, as after `make repro` on another CPU, ask for no new pictures.
+    """
+    made = json.loads(RECORD.read_text(encoding="utf-8"))
+    same = ["git", "diff", "--quiet", "HEAD", "--", "metrics"]
+    committed = subprocess.run(same, cwd=ROOT, capture_output=True).returncode == 0
+    return {
+        picture: [
+            source
+            for source, value in hashes(picture).items()
+            if value != made[picture].get(source)
+            and (committed or not source.startswith("metrics/"))
+        ]
+        for picture in SOURCES
+    }
+
+
+def check() -> None:
+    """End with a line for each picture that is older than what it shows."""
+    lines = [
+        f"docs/pictures/{picture} is older than {', '.join(sources)}: `make pictures` remakes it"
+        for picture, sources in older_than().items()
+        if sources
+    ]
+    if lines:
+        sys.exit("\n".join(lines))
+
+
+if __name__ == "__main__":
+    check() if sys.argv[1:] == ["--check"] else make_pictures()
