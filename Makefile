@@ -54,7 +54,7 @@ audit: .venv/ready  ## look up known vulnerabilities of the pinned packages (ask
 	@.venv/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 # on what `make repro` left; needs /usr/bin/chromium
-pictures: .venv/ready  ## make docs/pictures anew: the page, a prediction, the report
+pictures: .venv/ready  ## make docs/pictures anew, and what commands print in docs/questions
 	@python docs/make_pictures.py
 
 format: .venv/ready  ## fix style, make docs/params.md

@@ -1,8 +1,9 @@
-"""docs/pictures/ from the real thing: `make pictures`, on what `make repro` left, with Chromium.
+"""What the docs show, from the real thing: `make pictures`, on what `make repro` left.
 
-The service's page, a prediction in a terminal, and the report. With `--check`, as in `make lint`,
-nothing is made and no browser is needed: it compares the hashes of what each picture shows with
-those in docs/pictures/sources.json, which were taken when it was made.
+Pictures of the service's page, of a prediction in a terminal and of the report, taken with
+Chromium; and in docs/questions, below commands, blocks of `text` with what the commands print.
+With `--check`, as in `make lint`, nothing is made and no browser is needed: it compares hashes of
+what is shown with those in docs/pictures/sources.json, which were taken when it was made.
 """
 
 import ast
@@ -30,31 +31,43 @@ PRODUCT = "Electric kettle, stainless steel, 1.7 litres, 2200 W"
 WIDTH = 1200  # pixels of every picture
 COLUMNS = 84  # of the terminal
 
-# what a picture shows: files, or functions of one. metrics/train.json changes with the adapter.
+# what is shown: files, or functions of one. metrics/train.json changes with the adapter.
 SOURCES = {
-    "page.png": [
+    "pictures/page.png": [
         "pricer/serving/page/index.html",
         "pricer/serving/page/script.js",
         "pricer/serving/page/style.css",
         "metrics/train.json",
     ],
-    "terminal.png": [
+    "pictures/terminal.png": [
         "pricer/commands/predict.py:_show_one",
         "pricer/commands/predict.py:_table",
         "pricer/commands/predict.py:_likened_to",
         "pricer/commands/predict.py:sketch",
         "metrics/train.json",
     ],
-    "report.png": [
+    "pictures/report.png": [
         "pricer/judging/report.html.jinja",
         "pricer/judging/style.css.jinja",
         "metrics/evaluate.json",
     ],
+    "questions/which-base-model.md": ["pricer/commands/inspection.py:price_tokens"],
+    "questions/which-preset.md": ["presets/lite.yaml", "presets/full.yaml"],
+    **{
+        f"questions/{name}.md": [
+            "pricer/judging/comparison.py:comparison_text",
+            "pricer/judging/comparison.py:verdict",
+            "metrics/evaluate.json",
+        ]
+        for name in ("how-many-products", "is-b-better", "when-no-language-model")
+    },
 }
+# commands, and what they print
+SHOWN = re.compile(r"^```(bash|python)\n([^`]*)```\n\n```text\n(.*?)```", re.DOTALL | re.MULTILINE)
 
 
 def make_pictures() -> None:
-    """Make all pictures, and note what they show."""
+    """Make all pictures and outputs, and note what they show."""
     report = ROOT / "metrics/report.html"
     if not report.exists():
         sys.exit("metrics/report.html is missing: run `make repro` first")
@@ -67,6 +80,7 @@ def make_pictures() -> None:
             picture_of_page(browser, url, FOLDER / "page.png")
         picture_of_terminal(browser, ROOT, FOLDER / "terminal.png")
         picture_of_report(browser, report, FOLDER / "report.png")
+    write_outputs()
     with writing(RECORD) as file:
         file.write_text(json.dumps({name: hashes(name) for name in SOURCES}, indent=2) + "\n")
 
@@ -159,11 +173,25 @@ def terminal_page(command: str, project: Path) -> str:
     return f"<body style='margin: 0'>{svg}<footer></footer>"
 
 
-def hashes(picture: str) -> dict[str, str]:
-    """Return the SHA-256 of everything that a picture shows."""
+def write_outputs() -> None:
+    """Write into the pages what their commands print."""
+    for page in ROOT.glob("docs/questions/*.md"):
+        page.write_text(SHOWN.sub(with_output, page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def with_output(shown: re.Match[str]) -> str:
+    """Return commands as a page has them, with what they print now."""
+    shell, commands, _ = shown.groups()
+    done = subprocess.run(
+        [shell, "-c", commands], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return f"```{shell}\n{commands}```\n\n```text\n{done.stdout}```"
+
+
+def hashes(name: str) -> dict[str, str]:
+    """Return the SHA-256 of everything that a picture or a page shows."""
     return {
-        source: hashlib.sha256(source_text(source).encode()).hexdigest()
-        for source in SOURCES[picture]
+        source: hashlib.sha256(source_text(source).encode()).hexdigest() for source in SOURCES[name]
     }
 
 
@@ -178,30 +206,30 @@ def source_text(source: str) -> str:
     return ast.get_source_segment(text, definition) or ""
 
 
-def older_than() -> dict[str, list[str]]:
-    """Return by picture what has changed since it was made.
+def changed_sources() -> dict[str, list[str]]:
+    """Return by picture or page what has changed since it was made.
 
-    Results that are not committed, as after `make repro` on another CPU, ask for no new pictures.
+    Results that are not committed, as after `make repro` on another CPU, do not count.
     """
     made = json.loads(RECORD.read_text(encoding="utf-8"))
     same = ["git", "diff", "--quiet", "HEAD", "--", "metrics"]
     committed = subprocess.run(same, cwd=ROOT, capture_output=True).returncode == 0
     return {
-        picture: [
+        name: [
             source
-            for source, value in hashes(picture).items()
-            if value != made[picture].get(source)
+            for source, value in hashes(name).items()
+            if value != made.get(name, {}).get(source)
             and (committed or not source.startswith("metrics/"))
         ]
-        for picture in SOURCES
+        for name in SOURCES
     }
 
 
 def check() -> None:
-    """End with a line for each picture that is older than what it shows."""
+    """End with a line for each picture and page that is older than what it shows."""
     lines = [
-        f"docs/pictures/{picture} is older than {', '.join(sources)}: `make pictures` remakes it"
-        for picture, sources in older_than().items()
+        f"docs/{name} is older than {', '.join(sources)}: `make pictures` remakes it"
+        for name, sources in changed_sources().items()
         if sources
     ]
     if lines:
