@@ -16,8 +16,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 from rich.console import Console
 from rich.text import Text
@@ -29,6 +31,7 @@ FOLDER = ROOT / "docs/pictures"
 RECORD = FOLDER / "sources.json"
 PRODUCT = "Electric kettle, stainless steel, 1.7 litres, 2200 W"
 WIDTH = 1200  # pixels of every picture
+MARGIN = 16  # CSS pixels above what a picture begins with
 COLUMNS = 84  # of the terminal
 
 # what is shown: files, or functions of one. metrics/train.json changes with the adapter.
@@ -49,7 +52,10 @@ SOURCES = {
     "pictures/report.png": [
         "pricer/judging/report.html.jinja",
         "pricer/judging/style.css.jinja",
-        "metrics/evaluate.json",
+        "metrics/charts/leaderboard.png",
+        "metrics/charts/scatter.png",
+        "metrics/charts/residuals.png",
+        "metrics/charts/running_error.png",
     ],
     "questions/which-base-model.md": ["pricer/commands/inspection.py:price_tokens"],
     "questions/which-preset.md": ["presets/lite.yaml", "presets/full.yaml"],
@@ -104,10 +110,10 @@ def picture_of_terminal(browser: Browser, project: Path, file: Path) -> None:
 
 
 def picture_of_report(browser: Browser, report: Path, file: Path) -> None:
-    """Open a report, down to the end of the table of all predictors."""
-    tab = open_tab(browser, 1280)
+    """Open a report at its first four charts."""
+    tab = open_tab(browser, WIDTH)
     tab.goto(report.as_uri())
-    take(tab, file, above="h2 >> nth=1")
+    take(tab, file, below="h2:text('Charts')", above=".charts figure >> nth=4")
 
 
 def open_tab(browser: Browser, width: int) -> Page:
@@ -120,11 +126,17 @@ def open_tab(browser: Browser, width: int) -> Page:
     )
 
 
-def take(tab: Page, file: Path, *, above: str) -> None:
-    """Take a picture of a page, down to the first element that is not to be in it."""
-    end = tab.locator(above).evaluate("one => scrollY + one.getBoundingClientRect().top")
-    width = tab.evaluate("innerWidth")
-    tab.screenshot(path=file, full_page=True, clip={"x": 0, "y": 0, "width": width, "height": end})
+def take(tab: Page, file: Path, *, below: str = "html", above: str) -> None:
+    """Take a picture of a page, from one element on to the first that is not to be in it."""
+    begin, end = (
+        tab.locator(one).evaluate("one => scrollY + one.getBoundingClientRect().top")
+        for one in (below, above)
+    )
+    begin = max(begin - MARGIN, 0)
+    part = {"x": 0, "y": begin, "width": tab.evaluate("innerWidth"), "height": end - begin}
+    shot = Image.open(BytesIO(tab.screenshot(full_page=True, clip=part)))
+    # these have few colours: a palette makes the file a third as large
+    shot.convert("RGB").quantize(256).save(file, optimize=True)
 
 
 @contextmanager
@@ -190,20 +202,19 @@ def with_output(shown: re.Match[str]) -> str:
 
 def hashes(name: str) -> dict[str, str]:
     """Return the SHA-256 of everything that a picture or a page shows."""
-    return {
-        source: hashlib.sha256(source_text(source).encode()).hexdigest() for source in SOURCES[name]
-    }
+    return {source: hashlib.sha256(content(source)).hexdigest() for source in SOURCES[name]}
 
 
-def source_text(source: str) -> str:
-    """Return the text of a file, or of one function in it (FILE:FUNCTION)."""
+def content(source: str) -> bytes:
+    """Return a file, or one function in it (FILE:FUNCTION)."""
     name, _, function = source.partition(":")
-    text = (ROOT / name).read_text(encoding="utf-8")
+    file = ROOT / name
     if not function:
-        return text
+        return file.read_bytes()
+    text = file.read_text(encoding="utf-8")
     definitions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
     [definition] = [one for one in definitions if one.name == function]
-    return ast.get_source_segment(text, definition) or ""
+    return (ast.get_source_segment(text, definition) or "").encode()
 
 
 def changed_sources() -> dict[str, list[str]]:
