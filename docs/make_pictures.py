@@ -87,8 +87,7 @@ def make_pictures() -> None:
         picture_of_terminal(browser, ROOT, FOLDER / "terminal.png")
         picture_of_report(browser, report, FOLDER / "report.png")
     write_outputs()
-    with writing(RECORD) as file:
-        file.write_text(json.dumps({name: hashes(name) for name in SOURCES}, indent=2) + "\n")
+    note_sources()
 
 
 def picture_of_page(browser: Browser, url: str, file: Path) -> None:
@@ -198,6 +197,12 @@ def with_output(shown: re.Match[str]) -> str:
         [shell, "-c", commands], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
     )
     return f"```{shell}\n{commands}```\n\n```text\n{done.stdout}```"
+
+
+def note_sources() -> None:
+    """Note what all pictures and pages show now."""
+    with writing(RECORD) as file:
+        file.write_text(json.dumps({name: hashes(name) for name in SOURCES}, indent=2) + "\n")
 
 
 def hashes(name: str) -> dict[str, str]:
