@@ -29,12 +29,14 @@ from pricer.files import writing
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs/pictures"
 RECORD = FOLDER / "sources.json"
+CHROMIUM = Path("/usr/bin/chromium")
 PRODUCT = "Electric kettle, stainless steel, 1.7 litres, 2200 W"
 WIDTH = 1200  # pixels of every picture
 MARGIN = 16  # CSS pixels above what a picture begins with
 COLUMNS = 84  # of the terminal
 
-# what is shown: files, or functions of one. metrics/train.json changes with the adapter.
+# what is shown: files, functions of one, commands of a page. metrics/train.json changes with the
+# adapter.
 SOURCES = {
     "pictures/page.png": [
         "pricer/serving/page/index.html",
@@ -57,10 +59,18 @@ SOURCES = {
         "metrics/charts/residuals.png",
         "metrics/charts/running_error.png",
     ],
-    "questions/which-base-model.md": ["pricer/commands/inspection.py:price_tokens"],
-    "questions/which-preset.md": ["presets/lite.yaml", "presets/full.yaml"],
+    "questions/which-base-model.md": [
+        "docs/questions/which-base-model.md:commands",
+        "pricer/commands/inspection.py:price_tokens",
+    ],
+    "questions/which-preset.md": [
+        "docs/questions/which-preset.md:commands",
+        "presets/lite.yaml",
+        "presets/full.yaml",
+    ],
     **{
         f"questions/{name}.md": [
+            f"docs/questions/{name}.md:commands",
             "pricer/judging/comparison.py:comparison_text",
             "pricer/judging/comparison.py:verdict",
             "metrics/evaluate.json",
@@ -76,11 +86,13 @@ def make_pictures() -> None:
     """Make all pictures and outputs, and note what they show."""
     report = ROOT / "metrics/report.html"
     if not report.exists():
-        sys.exit("metrics/report.html is missing: run `make repro` first")
+        sys.exit(f"{report} is missing: run `make repro` first")
+    if not CHROMIUM.exists():
+        sys.exit(f"{CHROMIUM} is missing: install Debian's chromium package")
     FOLDER.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
         )
         with serving() as url:
             picture_of_page(browser, url, FOLDER / "page.png")
@@ -211,12 +223,14 @@ def hashes(name: str) -> dict[str, str]:
 
 
 def content(source: str) -> bytes:
-    """Return a file, or one function in it (FILE:FUNCTION)."""
+    """Return a file, one function in it (FILE:FUNCTION), or commands and outputs of a page."""
     name, _, function = source.partition(":")
     file = ROOT / name
     if not function:
         return file.read_bytes()
     text = file.read_text(encoding="utf-8")
+    if function == "commands":
+        return repr(SHOWN.findall(text)).encode()
     definitions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
     [definition] = [one for one in definitions if one.name == function]
     return (ast.get_source_segment(text, definition) or "").encode()

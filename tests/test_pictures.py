@@ -64,9 +64,25 @@ def test_results_outdate_pictures_when_they_are_committed(pictures):
         pictures.check()
 
 
+def test_an_output_is_outdated_by_its_command(pictures):
+    page = pictures.ROOT / "docs/questions/is-b-better.md"
+    edit(page, "# Is run B better?", "# Is run B the better one?")
+    pictures.check()
+    edit(page, "pricer compare ridge_log tuned", "pricer compare ridge tuned")
+    with pytest.raises(SystemExit, match="is-b-better.md is older than .*:commands: `make pict"):
+        pictures.check()
+
+
+def test_every_page_with_outputs_is_looked_after(pictures):
+    pages = ROOT.glob("docs/questions/*.md")
+    shown = {f"questions/{page.name}" for page in pages if pictures.SHOWN.search(page.read_text())}
+    assert shown == {name for name in pictures.SOURCES if name.endswith(".md")}
+
+
 def test_outputs_below_commands_are_written_anew(pictures):
+    for committed in pictures.ROOT.glob("docs/questions/*.md"):
+        committed.unlink()
     page = pictures.ROOT / "docs/questions/page.md"
-    page.parent.mkdir(parents=True)
     page.write_text(
         "```bash\necho one\necho two\n```\n\n```text\nold\n```\n\n"
         "```bash\nexit 1\n```\n\nNothing below it.\n\n```\nas it is\n```\n"
