@@ -8,7 +8,7 @@ COPIES := dvc.yaml .env.example .dvc/plots/bars.json docs/params.md examples/pro
 # the stages and DVC find the environment's own python first
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test test-fast test-llama3 test-cuda bench lint audit format clean clean-checkpoints
+.PHONY: help repro test test-fast test-llama3 test-cuda bench lint audit pictures format clean clean-checkpoints
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -50,12 +50,17 @@ lint: .venv/ready  ## check style, types, and that what is made or copied is up 
 	@mypy
 	@python docs/make_params.py --check
 	@for file in $(COPIES); do cmp "$$file" "pricer/project/$$file" || exit 1; done
+	@python docs/make_pictures.py --check
 
 # in an environment of its own: what it needs is no part of the project
 audit: .venv/ready  ## look up known vulnerabilities of the pinned packages (asks pypi.org)
 	@$(PYTHON) -m venv .venv/audit
 	@.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
 	@.venv/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
+
+# on what `make repro` left; needs /usr/bin/chromium
+pictures: .venv/ready  ## make docs/pictures anew, and what commands print in docs/questions
+	@python docs/make_pictures.py
 
 format: .venv/ready  ## fix style, make docs/params.md and the copies in pricer/project
 	@ruff check --fix .

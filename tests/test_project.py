@@ -210,7 +210,7 @@ def told(path: Path) -> str:
     return "\n".join(value for value in constants if isinstance(value, str))
 
 
-PATTERNS = ("pricer/**/*.py", "pricer/**/*.jinja", "bench/*.py", "docs/**/*.*")
+PATTERNS = ("pricer/**/*.py", "pricer/**/*.jinja", "bench/*.py", "docs/**/*.md", "docs/*.py")
 PATTERNS += ("pricer/presets/*.yaml", "*.md", "params.yaml", "Makefile")
 # `train.json` is a file, `data/train.parquet` and `products.prompts.f` lie in something else
 FILES = ("csv", "json", "jsonl", "md", "parquet", "safetensors", "yaml")

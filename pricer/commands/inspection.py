@@ -13,10 +13,17 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from pricer.commands.memory import GIB, Recipe, Shape, training_bytes
 from pricer.errors import BaseModelError, first_line
-from pricer.model.base import choose_device, choose_dtype, dtype_name, load_base_model
+from pricer.model.base import (
+    choose_device,
+    choose_dtype,
+    dtype_name,
+    load_base_model,
+    load_tokenizer,
+)
 from pricer.model.lora import lora_config
-from pricer.model.sources import find_config
+from pricer.model.sources import TOKENIZER_FILES, find_config
 from pricer.params import Lora, Params
+from pricer.prices.trie import build_price_trie
 from pricer.tables import table
 
 SMALL = 1e9  # bytes of weights that are loaded in seconds
@@ -137,6 +144,22 @@ def measured_weights(base_model_dir: Path, params: Params) -> int:
     return int(model.get_memory_footprint(return_buffers=False))
 
 
+def price_tokens(folder: Path, max_price: int) -> str:
+    """Say in how many tokens a folder's tokenizer writes prices, and how they are read."""
+    prices = f"prices $0 to ${max_price}"
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return f"{prices}: no tokenizer on this machine, run `dvc repro fetch` first"
+    try:
+        trie = build_price_trie(load_tokenizer(folder), max_price)
+    except BaseModelError as error:
+        return f"{prices}: none can be read, {error}"
+    passes = int(trie.depths.max()) + 1
+    if passes == 1:
+        return f"{prices}: 1 token each, all read in one pass"
+    beginnings = len(trie.node_tokens) - 1
+    return f"{prices}: up to {passes} tokens, read in {passes} passes over {beginnings} beginnings"
+
+
 def inspection_text(params: Params, base_model_dir: Path, measure: bool) -> str:
     """Return what `pricer inspect` prints.
 
@@ -154,6 +177,7 @@ def inspection_text(params: Params, base_model_dir: Path, measure: bool) -> str:
     modules = module_table(model)
     lines = [
         f"{shape.linear + shape.other:,} parameters (configuration: {source})",
+        price_tokens(Path(source).parent, params.predict.max_price),
         "",
         table(
             ["layer", "in", "out", "layers", "LoRA parameters each", "in all"],

@@ -35,6 +35,8 @@ class Comparison:
         win_rate: share of products on which B is nearer, half of the ties.
         slices: B's MAE less A's by kind ("price", "category") and group, USD.
         moved: the products whose error changed most.
+        detectable_usd: true difference of the mean absolute errors that so many products tell in
+            80% of cases; None of one product.
         products_needed: to tell a difference of this size, where none can be told.
         verdict: one sentence.
     """
@@ -49,6 +51,7 @@ class Comparison:
     win_rate: float
     slices: dict[str, dict[str, Gap]]
     moved: list[dict[str, Any]]
+    detectable_usd: float | None
     products_needed: int | None
     verdict: str
 
@@ -84,7 +87,8 @@ def compare(
         told = items[["id", "title", "category"]].drop_duplicates("id")
         both = both.merge(told, on="id", how="left")
         groups["category"] = category_groups(both["category"].fillna("unknown"))
-    needed = _products_needed(difference, delta["mae"])
+    detectable = _detectable(difference)
+    needed = _products_needed(detectable, delta["mae"])
     return Comparison(
         n=len(both),
         only_a=len(a) - len(both),
@@ -99,6 +103,7 @@ def compare(
             for kind, group in groups.items()
         },
         moved=_moved(both, difference),
+        detectable_usd=detectable,
         products_needed=needed,
         verdict=verdict(delta["mae"], needed),
     )
@@ -174,16 +179,25 @@ def _title(both: pd.DataFrame, row: int) -> str:
     return title if isinstance(title, str) else ""  # a product that is not of these items has none
 
 
-def _products_needed(difference: Floats, gap: Gap) -> int | None:
+def _detectable(difference: Floats) -> float | None:
+    """Return the true mean difference that such differences of n products tell in 80% of cases.
+
+    Of the normal approximation of a paired test at 5%: (z_0.975 + z_0.8) * deviation / sqrt(n).
+    """
+    if len(difference) < 2:
+        return None
+    return DETECTION * float(difference.std(ddof=1)) / math.sqrt(len(difference))
+
+
+def _products_needed(detectable: float | None, gap: Gap) -> int | None:
     """Return how many products would tell a difference of the observed size in 80% of cases.
 
-    None where it can be told already, or there is none. Of the normal approximation of a paired
-    test at 5%: n = ((z_0.975 + z_0.8) * deviation / difference)².
+    None where it can be told already, or there is none. What n products tell falls with the root
+    of n.
     """
-    if gap.is_clear or gap.value == 0 or gap.n < 2:
+    if gap.is_clear or gap.value == 0 or detectable is None:
         return None
-    deviation = float(difference.std(ddof=1))
-    return max(math.ceil((DETECTION * deviation / gap.value) ** 2), gap.n + 1)
+    return max(math.ceil(gap.n * (detectable / gap.value) ** 2), gap.n + 1)
 
 
 def verdict(gap: Gap, products_needed: int | None) -> str:
@@ -251,6 +265,12 @@ def comparison_text(comparison: Comparison, a: str, b: str, *, markdown: bool) -
             for kind, groups in comparison.slices.items()
         ),
     ]
+    if comparison.detectable_usd:
+        parts.insert(
+            3,
+            f"n={comparison.n} tells a true difference of {usd(comparison.detectable_usd)} in 80% "
+            "of cases, four times as many products half of that.",
+        )
     if comparison.moved:
         parts.append(_moved_table(comparison.moved, markdown=markdown))
     return "\n\n".join(parts) + "\n"

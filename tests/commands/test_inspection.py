@@ -1,3 +1,4 @@
+import copy
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ from pricer.commands.inspection import (
     inspection_text,
     model_shape,
     module_table,
+    price_tokens,
 )
 from pricer.errors import BaseModelError
 from pricer.model.lora import lora_config
@@ -118,3 +120,18 @@ def test_weights_that_are_there_are_measured(base_model_dir, tmp_path, dtype, wi
 def test_a_configuration_of_nothing_known_is_told(config):
     with pytest.raises(BaseModelError, match="not a configuration of a causal language model"):
         adapted_model(config, PARAMS.lora)
+
+
+def test_it_says_how_prices_are_read_with_a_tokenizer(base_model_dir, tokenizer, tmp_path):
+    digits = "prices $0 to $999: up to 3 tokens, read in 3 passes over 99 beginnings"
+    params = PARAMS.model_copy(update={"model": from_path(base_model_dir)})
+    assert digits in inspection_text(params, NOWHERE, measure=False)
+    assert "no tokenizer on this machine, run `dvc repro fetch`" in price_tokens(tmp_path, 999)
+    numbers = copy.deepcopy(tokenizer)
+    numbers.add_tokens([str(number) for number in range(10, 1000)])
+    numbers.save_pretrained(tmp_path)
+    whole = "prices $0 to $999: 1 token each, all read in one pass"
+    assert price_tokens(tmp_path, 999) == whole
+    numbers.add_tokens(["$7"])
+    numbers.save_pretrained(tmp_path)
+    assert "none can be read, this base model's tokenizer merges" in price_tokens(tmp_path, 999)

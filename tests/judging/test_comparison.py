@@ -113,6 +113,22 @@ def test_sets_that_cannot_be_compared_are_refused():
         run(a, a.assign(price=a["price"] + 1))
 
 
+def test_a_difference_of_the_told_size_is_told_in_four_of_five_cases():
+    rng = np.random.default_rng(11)
+    a = predictions(rng, 100)
+    a["estimate_usd"] = a["price"] + 2000  # so that B's errors are on the same side
+    sizes, told = [], 0
+    for _ in range(100):
+        worse = rng.normal(6, 20, 100)
+        found = judge(a, a.assign(estimate_usd=a["estimate_usd"] + worse), resamples=200)
+        sizes.append(found.detectable_usd)
+        told += found.delta["mae"].is_clear
+    assert np.mean(sizes) == pytest.approx(2.802 * 20 / 10, rel=0.02)  # $5.60
+    assert 75 <= told <= 95
+    text = comparison_text(found, "A", "B", markdown=False)
+    assert f"n=100 tells a true difference of ${found.detectable_usd:.2f} in 80% of cases" in text
+
+
 def test_the_verdict_says_how_many_products_would_be_needed():
     rng = np.random.default_rng(6)
     hard = predictions(rng, 100)
@@ -121,6 +137,10 @@ def test_the_verdict_says_how_many_products_would_be_needed():
     assert needed > 100
     assert found["verdict"] == (
         f"no difference can be told at n=100; about {round_up(needed):,} products would be needed"
+    )
+    # the same thing said the other way round
+    assert needed == pytest.approx(
+        100 * (found["detectable_usd"] / found["delta"]["mae"]["value"]) ** 2, rel=0.01
     )
     better = run(
         hard, hard.assign(estimate_usd=hard["price"] + (hard["estimate_usd"] - hard["price"]) / 2)

@@ -15,7 +15,8 @@ from .conftest import Project
 from .test_hub import item_files, knowing
 
 # docs/tuning.md has a test of its own, next to the experiments it is about
-PAGES = sorted({ROOT / "README.md", *ROOT.glob("docs/*.md")} - {ROOT / "docs/tuning.md"})
+DOCS = {ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/questions/*.md")}
+PAGES = sorted(DOCS - {ROOT / "docs/tuning.md"})
 CANNOT_RUN = {
     r"make (repro|test)": "sets up an environment; what it starts, other tests run",
     r"[!%]": "a notebook's",

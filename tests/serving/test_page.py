@@ -1,12 +1,15 @@
 """The page in a real browser."""
 
 import csv
+import importlib.util
 import io
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
+from tests.conftest import ROOT
 from tests.pipeline.conftest import Project
 from tests.serving.conftest import KETTLE, Running, serving
 
@@ -88,6 +91,23 @@ def test_a_description_becomes_an_estimate(service, shop, open_page, scheme, wid
     )
     assert (light > 380) == (scheme == "light")
     tab.screenshot(path=tmp_path / "page.png", full_page=True)
+
+
+def test_the_pictures_of_the_readme_can_be_made(service, shop, browser, tmp_path, monkeypatch):
+    """`make pictures`, of a tiny project."""
+    spec = importlib.util.spec_from_file_location("make_pictures", ROOT / "docs/make_pictures.py")
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    monkeypatch.setenv("PATH", shop.environment["PATH"])
+    pictures.picture_of_page(browser, service.url, tmp_path / "page.png")
+    pictures.picture_of_terminal(browser, shop.folder, tmp_path / "terminal.png")
+    report = shop.folder / "metrics/report.html"
+    pictures.picture_of_report(browser, report, tmp_path / "report.png")
+    files = list(tmp_path.glob("*.png"))
+    assert len(files) == 3
+    for file in files:
+        with Image.open(file) as picture:
+            assert picture.width == 1200 and 300 < picture.height < 2000, file.name
 
 
 def test_the_real_price_goes_into_the_log(service, open_page):
