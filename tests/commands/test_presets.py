@@ -170,7 +170,8 @@ def test_on_a_terminal_it_asks(project, answer, pricer):
         (
             ["nowhere"],
             DEMO,
-            "there is no preset 'nowhere' (known: demo, full, full_evidence, lite, lite_evidence, small)",
+            "there is no preset 'nowhere' (known: demo, full, full_evidence, lite, lite_evidence, "
+            "small)",
         ),
         ([], DEMO, "give either the name of a preset or --check"),
         (["lite"], "lora: [1\n", "(line 2, column 1): mend it, or `git checkout params.yaml`"),
