@@ -40,11 +40,12 @@ bench: .venv/ready  ## time evidence, prompts, training, prediction, serving, mo
 	@python -m bench.evaluate
 	@python -m bench.train
 
-lint: .venv/ready  ## check style, types, and that docs/params.md is what the params say
+lint: .venv/ready  ## check style, types, and that docs/params.md and the notebook are what they are made from
 	@ruff check .
 	@ruff format --check .
 	@mypy
 	@python docs/make_params.py --check
+	@python notebooks/make.py --check
 
 # in an environment of its own: what it needs is no part of the project
 audit: .venv/ready  ## look up known vulnerabilities of the pinned packages (asks pypi.org)
@@ -52,10 +53,11 @@ audit: .venv/ready  ## look up known vulnerabilities of the pinned packages (ask
 	@.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
 	@.venv/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
-format: .venv/ready  ## fix style, make docs/params.md
+format: .venv/ready  ## fix style, make docs/params.md and the notebook
 	@ruff check --fix .
 	@ruff format .
 	@python docs/make_params.py
+	@python notebooks/make.py
 
 clean-checkpoints:  ## remove what interrupted training runs would resume from
 	rm -rf .checkpoints

@@ -25,8 +25,8 @@ root = next((folder for folder in folders if (folder / "presets/demo.yaml").exis
 if root is None and not REPOSITORY:
     raise SystemExit("not in a checkout: set REPOSITORY above to the address you clone from")
 if root is None:
-    clone = ["git", "clone", "--quiet", "--branch", TAG, "--", REPOSITORY, "pricer"]
-    subprocess.run(clone, check=True)
+    git = ["git", "-c", "advice.detachedHead=false"]
+    subprocess.run([*git, "clone", "-q", "--branch", TAG, "--", REPOSITORY, "pricer"], check=True)
 os.chdir(root or "pricer")
 sys.path.insert(0, os.getcwd())
 

@@ -7,6 +7,7 @@ import sys
 import jupytext
 import nbformat
 
+from pricer.files import writing
 from tests.conftest import ROOT
 
 SCRIPT = ROOT / "notebooks/pricer.py"
@@ -48,3 +49,8 @@ def test_it_follows_the_courses_order():
     cells = jupytext.read(SCRIPT).cells
     headings = [found[1] for cell in cells if (found := re.match("## (.+)", cell.source))]
     assert headings[:-1] == STEPS
+
+
+def test_it_looks_for_curves_where_they_lie_while_the_model_trains(tmp_path):
+    with writing(tmp_path / "train", folder=True) as partial:
+        assert f'draw("metrics/{partial.name}")' in SCRIPT.read_text()
