@@ -5,33 +5,17 @@ import os
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from ruamel.yaml import YAML
 
 from pricer.params import read_params
 from tests.conftest import ROOT
 
-from .conftest import TINY, Project
+from .conftest import Project
 
 NOTEBOOK = ROOT / "notebooks/pricer.ipynb"
-# retrained, but on what the shared run has fetched already
-SMALLER = TINY | {"train.seed": 7, "train.num_train_epochs": 2}
-
-
-def nested(values: dict[str, object]) -> dict[str, Any]:
-    """Return dotted keys as sections."""
-    sections: dict[str, Any] = {}
-    for key, value in values.items():
-        *path, last = key.split(".")
-        section = sections
-        for name in path:
-            section = section.setdefault(name, {})
-        section[last] = value
-    return sections
 
 
 def executed(
@@ -50,7 +34,6 @@ def executed(
     argv += ["--IPKernelApp.exec_lines=import os; os.environ.pop('MPLBACKEND', None)"]
     kernel.write_text(json.dumps({"argv": argv, "display_name": "forked", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     client = NotebookClient(
         notebook, timeout=300, kernel_name="forked", resources={"metadata": {"path": str(folder)}}
     )
@@ -67,12 +50,13 @@ def said(cell: nbformat.NotebookNode) -> str:
 
 
 def test_the_notebook_runs_from_beginning_to_end(
-    reproduced: Project, base_model_dir: Path, commands: Path, monkeypatch, tmp_path: Path
+    reproduced: Project, commands: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     project = reproduced.copy(tmp_path / "project")
-    overlay = nested(SMALLER | {"model.path": str(base_model_dir)})
-    with (project.folder / "presets/small.yaml").open("w") as file:
-        YAML().dump(overlay, file)
+    # retrained, but on what the shared run has fetched already
+    project.set(train__seed=7, train__num_train_epochs=2)
+    (project.folder / "params.yaml").replace(project.folder / "presets/small.yaml")
+    project.run("git", "checkout", "-q", "params.yaml")
     notebook = executed(
         nbformat.read(NOTEBOOK, 4),
         project.folder / "notebooks",
@@ -116,7 +100,7 @@ def test_the_notebook_runs_from_beginning_to_end(
 
 
 def test_elsewhere_the_first_cell_clones_the_version_that_it_names(
-    commands: Path, monkeypatch, tmp_path: Path
+    commands: Path, tmp_path: Path
 ) -> None:
     [first, *_] = [cell for cell in nbformat.read(NOTEBOOK, 4).cells if cell.cell_type == "code"]
     version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
@@ -132,16 +116,21 @@ def test_elsewhere_the_first_cell_clones_the_version_that_it_names(
         subprocess.run([*git, "commit", "-qm", text], check=True)
         if text == "tagged":
             subprocess.run([*git, "tag", f"v{version[1]}"], check=True)
-    # the name of the file is the package's: it must not be taken for it
-    path = f"{commands}{os.pathsep}{os.environ['PATH']}"
-    monkeypatch.chdir(elsewhere)
-    python = [str(commands / "python"), "-c", f"{first.source}\nprint(Path.cwd())"]
-    environment = os.environ | {"PATH": path, "GIT_CONFIG_GLOBAL": os.devnull}
-    environment.pop("PRICER_REPOSITORY", None)
-    alone = subprocess.run(python, env=environment, capture_output=True, text=True)
+
+    def run(**repository: str) -> subprocess.CompletedProcess[str]:
+        code = f"{first.source}\nprint(Path.cwd())"
+        environment = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull} | repository
+        return subprocess.run(
+            [str(commands / "python"), "-c", code],
+            cwd=elsewhere,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+
+    alone = run(PRICER_REPOSITORY="")
     assert alone.returncode == 1 and alone.stderr.startswith("not in a checkout: set REPOSITORY")
-    environment["PRICER_REPOSITORY"] = str(origin)
     for _ in range(2):  # the second time it is there already
-        done = subprocess.run(python, env=environment, capture_output=True, text=True, check=True)
-        assert done.stdout == f"{elsewhere / 'pricer'}\n"
+        done = run(PRICER_REPOSITORY=str(origin))
+        assert (done.stdout, done.stderr) == (f"{elsewhere / 'pricer'}\n", "")
     assert (elsewhere / "pricer/presets/demo.yaml").read_text() == "tagged"
