@@ -141,7 +141,7 @@ print(f"off by ${(base['estimate_usd'] - base['price']).abs().mean():.2f} on ave
 # pricer inspect
 
 # %% [markdown]
-# Training runs in the background and the curves are drawn anew every few seconds. Left is the loss; right what it means in dollars, on validation products: the mean absolute error, and the CRPS, which judges the whole distribution. Both should fall, with ups and downs where validation products are few. If the validation loss rises while the training loss falls, the model learns by heart.
+# Training runs in the background, and every few seconds the curves are drawn anew: left the loss, right what it means in dollars, on validation products: the mean absolute error, and the CRPS, which judges the whole distribution. Both should fall, with ups and downs where validation products are few. If the validation loss rises while the training loss falls, the model learns by heart.
 
 # %%
 from contextlib import suppress
@@ -240,7 +240,7 @@ if estimate.neighbors is not None:
 # dvc exp run --name mean -S predict.point=mean
 
 # %% [markdown]
-# Is that better or worse? Both runs priced the same products, so they are compared product by product, and the interval is of the difference. If it holds \$0, the two cannot be told apart on so few products. An honest distribution is off least by its median, and its mean has the least squared error (MSE); one that a short training has left too wide may lose both by its mean.
+# Both runs priced the same products, so they are compared product by product, and the interval is of the difference. If it holds \$0, the two cannot be told apart on so few products. An honest distribution is off least by its median, and its mean has the least squared error (MSE); one that a short training has left too wide may lose both by its mean.
 
 # %% language="bash"
 # pricer compare median mean
@@ -254,7 +254,7 @@ if estimate.neighbors is not None:
 # %% [markdown]
 # ## Take it along
 #
-# Base model and adapter become one Hugging Face folder, which transformers and vLLM read. It is judged again before it is kept: both price the same validation products, and the lines say by how much their errors differ. Rounding moves a model of a short training more, so `--tolerance` allows a few dollars. `pricer export gguf` makes one file for llama.cpp and Ollama.
+# Base model and adapter become one Hugging Face folder, which transformers and vLLM read (`pricer export gguf` makes a file for llama.cpp and Ollama). It is judged again before it is kept: both price the same validation products, and the lines say by how much their errors differ. Rounding moves a model of a short training more, so `--tolerance` allows a few dollars.
 
 # %% language="bash"
 # set -e
