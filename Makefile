@@ -49,6 +49,7 @@ lint: .venv/ready  ## check style, types, and that what is made or copied is up 
 	@ruff format --check .
 	@mypy
 	@python docs/make_params.py --check
+	@python notebooks/make.py --check
 	@for file in $(COPIES); do cmp "$$file" "pricer/project/$$file" || exit 1; done
 	@python docs/make_pictures.py --check
 
@@ -62,10 +63,11 @@ audit: .venv/ready  ## look up known vulnerabilities of the pinned packages (ask
 pictures: .venv/ready  ## make docs/pictures anew, and what commands print in docs/questions
 	@python docs/make_pictures.py
 
-format: .venv/ready  ## fix style, make docs/params.md and the copies in pricer/project
+format: .venv/ready  ## fix style, make docs/params.md, the notebook and the copies in pricer/project
 	@ruff check --fix .
 	@ruff format .
 	@python docs/make_params.py
+	@python notebooks/make.py
 	@for file in $(COPIES); do cp "$$file" "pricer/project/$$file"; done
 
 clean-checkpoints:  ## remove what interrupted training runs would resume from

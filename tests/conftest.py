@@ -50,6 +50,7 @@ SLOW = (
     "pipeline/test_failures.py",
     "pipeline/test_resume.py",
     "pipeline/test_backup.py",
+    "pipeline/test_notebook.py",
     "pipeline/test_pipeline.py",
     "pipeline",
     "monitoring/test_command.py",

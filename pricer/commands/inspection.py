@@ -111,18 +111,30 @@ def estimate(shape: Shape, params: Params) -> dict[str, int]:
     """Return the bytes of training by part, on the device that the params lead to."""
     device = choose_device(params.compute.device)
     dtype = choose_dtype(params.compute.dtype, device)
+    return estimate_on(device.type, dtype_name(dtype), shape, params)
+
+
+def estimate_on(device: str, dtype: str, shape: Shape, params: Params) -> dict[str, int]:
+    """Return the bytes of training by part, on a machine that need not be this one.
+
+    Args:
+        device: "cpu" or "cuda".
+        dtype: see `Recipe`.
+        shape: the model with its adapter.
+        params: of the run.
+    """
     bits = params.quantization.bits
-    held = bits == 4 and params.compute.dequantize and device.type == "cpu"
+    held = bits == 4 and params.compute.dequantize and device == "cpu"
     recipe = Recipe(
         bits=16 if held else bits,
         double_quant=params.quantization.bnb_4bit_use_double_quant,
-        dtype=dtype_name(dtype),
+        dtype=dtype,
         optim=params.train.optim,
         batch=params.train.per_device_train_batch_size,
         length=params.prompts.max_length,
         dropout=params.lora.lora_dropout > 0,
         checkpointing=params.train.activation_checkpointing,
-        fused=device.type == "cuda",
+        fused=device == "cuda",
     )
     return training_bytes(shape, recipe)
 

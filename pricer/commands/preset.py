@@ -13,7 +13,7 @@ PARAMS, PRESETS = Workspace().params, Workspace().presets
 
 
 def preset(
-    name: Annotated[str | None, typer.Argument(help="demo, lite or full")] = None,
+    name: Annotated[str | None, typer.Argument(help="demo, small, lite, full, ...")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="write without asking")] = False,
     check: Annotated[bool, typer.Option("--check", help="check every preset")] = False,
 ) -> None:

@@ -56,7 +56,7 @@ def test_the_committed_params_are_the_demo_preset():
     assert (ROOT / "params.yaml").read_bytes() == (ROOT / "pricer/presets/demo.yaml").read_bytes()
 
 
-NAMES = ["demo", "full", "full_evidence", "lite", "lite_evidence"]
+NAMES = ["demo", "full", "full_evidence", "lite", "lite_evidence", "small"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -170,7 +170,8 @@ def test_on_a_terminal_it_asks(project, answer, pricer):
         (
             ["nowhere"],
             DEMO,
-            "there is no preset 'nowhere' (known: demo, full, full_evidence, lite, lite_evidence)",
+            "there is no preset 'nowhere' (known: demo, full, full_evidence, lite, lite_evidence, "
+            "small)",
         ),
         ([], DEMO, "give either the name of a preset or --check"),
         (["lite"], "lora: [1\n", "(line 2, column 1): mend it, or `git checkout params.yaml`"),
@@ -206,7 +207,7 @@ def test_what_cannot_be_done_is_one_line(project, arguments, params, says, price
 )
 def test_check_names_what_is_wrong_with_a_preset(project, file, edits, says, pricer):
     done = pricer(project, "preset", "--check")
-    assert done.returncode == 0 and len(done.stdout.splitlines()) == 5, done.stderr
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == len(NAMES), done.stderr
     path = project / f"presets/{file}.yaml"
     text = path.read_text()
     for old, new in edits:
