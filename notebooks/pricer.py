@@ -22,7 +22,7 @@ TAG = "v0.1.0"
 REPOSITORY = os.environ.get("PRICER_REPOSITORY", "")
 
 folders = [Path.cwd(), *Path.cwd().parents, Path("pricer")]
-root = next((folder for folder in folders if (folder / "presets/demo.yaml").exists()), None)
+root = next((folder for folder in folders if (folder / "pricer/presets/demo.yaml").exists()), None)
 if root is None and not REPOSITORY:
     raise SystemExit("not in a checkout: set REPOSITORY above to the address you clone from")
 if root is None:
