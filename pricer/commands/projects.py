@@ -29,6 +29,7 @@ from pricer.library import write_hashes
 from pricer.params import parse_params
 from pricer.products.file_source import file_items, read_products
 from pricer.products.items import clean_products, drop_duplicates
+from pricer.products.splits import split_and_count
 from pricer.provenance import PACKAGE
 
 TEMPLATE = PACKAGE / "project"
@@ -47,8 +48,10 @@ stages:
           cache: false
 
 """
+NOT_ON_PYPI = "# install its wheel first: what PyPI has under this name is another project's"
 PARTIAL = ".begun"  # in the project's folder, where it is put together
-SMALLEST, LARGEST = 10, 2_000  # products held out for validation, and as many for test
+HELD_OUT = ("validation", "test")
+SMALLEST, LARGEST = 10, 2_000  # products of each that are held out
 
 
 @contextmanager
@@ -70,7 +73,7 @@ def beginning(folder: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        for path in partial.iterdir():
+        for path in list(partial.iterdir()):
             path.rename(folder / path.name)
         partial.rmdir()
     except BaseException:
@@ -92,19 +95,38 @@ def project_params(items: Path | None, folder: Path) -> str:
     if items is None:
         return text
     params = parse_params(text, preset_files(Path("presets"))[DEFAULTS]).items
-    prices: Any = {"min_price": params.min_price, "max_price": params.max_price}
-    files = params.files.model_dump()
-    if not items.is_dir():
-        rows = read_products(items)
-        cleaned, _ = clean_products(rows, where=str(items), on_invalid="error", **prices)
-        n = len(drop_duplicates(cleaned))
-        held_out = min(max(n // 10, SMALLEST), LARGEST)
-        files |= {"validation_size": held_out, "test_size": held_out}
-        files["train_size"] = max(n - 2 * held_out, SMALLEST)
-    sizes = {split: files[f"{split}_size"] for split in ("train", "validation", "test")}
-    file_items(items, sizes, seed=files["seed"], on_invalid="error", **prices)  # would it do?
-    files["path"] = Path(os.path.relpath(items.resolve(), folder.resolve())).as_posix()
+    cleaning: Any = {
+        "on_invalid": params.files.on_invalid,
+        "min_price": params.min_price,
+        "max_price": params.max_price,
+    }
+    files: dict[str, Any] = {"path": os.path.relpath(items.resolve(), folder.resolve())}
+    if items.is_dir():
+        file_items(items, {}, seed=params.files.seed, **cleaning)  # says if it will not do
+    else:
+        sizes = split_sizes(items, seed=params.files.seed, **cleaning)
+        files |= {f"{split}_size": size for split, size in sizes.items()}
     return with_knobs(text, {"items": {"source": "files", "files": files}})
+
+
+def split_sizes(file: Path, *, seed: int, **cleaning: Any) -> dict[str, int]:
+    """Return sizes of splits that use every product of a file, most of them for training.
+
+    Args:
+        file: of products.
+        seed: of the splits.
+        cleaning: see `clean_products`.
+
+    Raises:
+        PricerError: the products cannot be read or are too few.
+    """
+    rows = read_products(file)
+    items, left_out = clean_products(rows, where=str(file), **cleaning)
+    n = len(drop_duplicates(items))
+    held_out = min(max(n // 10, SMALLEST), LARGEST)
+    sizes = {"train": max(n - 2 * held_out, SMALLEST)} | dict.fromkeys(HELD_OUT, held_out)
+    split_and_count(items, left_out, sizes, seed=seed, where=str(file), read=len(rows))
+    return sizes
 
 
 def create(folder: Path, name: str, params: str) -> str:
@@ -166,8 +188,8 @@ def pipeline(text: str) -> str:
     Args:
         text: of the library's own, whose stages depend on its files.
     """
-    pipeline = round_trip().load(text)
-    for stage in pipeline["stages"].values():
+    whole = round_trip().load(text)
+    for stage in whole["stages"].values():
         for key, item in stage.get("foreach", {}).items():
             del item["package"]
             if item["also"].startswith("pricer/"):
@@ -176,7 +198,7 @@ def pipeline(text: str) -> str:
         script = stage["cmd"].split()[3]
         data = [dep for dep in stage["deps"] if not dep.startswith(("pricer/", "${item.package}"))]
         stage["deps"] = [*data, f"{HASHES}/{script}.json"]
-    return PIPELINE_HEAD + dump(pipeline).partition("stages:\n")[2]
+    return PIPELINE_HEAD + dump(whole).partition("stages:\n")[2]
 
 
 def requirements() -> str:
@@ -196,4 +218,4 @@ def _library() -> str:
         return f"pricer @ {noted['vcs_info']['vcs']}+{url}@{noted['vcs_info']['commit_id']}"
     if url.startswith("http"):
         return f"pricer @ {url}"
-    return f"pricer=={version('pricer')}"
+    return f"{NOT_ON_PYPI}\npricer=={version('pricer')}"

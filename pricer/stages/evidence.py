@@ -28,9 +28,9 @@ def main(items_dir: Path, evidence_dir: Path, metrics_file: Path) -> None:
     for warning in warnings(facts):
         print(f"warning: {warning}")
     print(
-        "alone they are off by "
+        "mean absolute error of the evidence alone: "
         + "; ".join(
-            f"{split}: words ${those['words_mae']:.2f}, neighbours ${those['neighbors_mae']:.2f}"
+            f"{split} ${those['words_mae']:.2f} (words), ${those['neighbors_mae']:.2f} (neighbours)"
             for split, those in facts.items()
             if "neighbors_mae" in those
         )
