@@ -100,6 +100,7 @@ def test_in_a_repository_it_is_left_to_that(pricer, tmp_path):
 def test_without_git_there_is_a_project_all_the_same(pricer, tmp_path):
     done = pricer("init", "shop", PATH=str(tmp_path))
     assert done.returncode == 0 and "git is not installed: nothing is committed" in done.stdout
+    assert "git add" not in done.stdout
     assert names(tmp_path / "shop") == ALL
 
 
