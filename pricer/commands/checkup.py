@@ -78,7 +78,8 @@ def check_libraries(root: Path) -> Iterator[Finding]:
     file = constraints if constraints.is_file() else requirements
     pins = {}
     if file.is_file():
-        pinned = re.findall(r"^([\w.-]+)==([\w.]+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+        text = file.read_text(encoding="utf-8", errors="replace")
+        pinned = re.findall(r"^([\w.-]+)==([\w.]+)", text, re.MULTILINE)
         pins = {name.lower(): pin for name, pin in pinned}
     again = "`pip install -r requirements.txt` mends it"
     if file == constraints:

@@ -36,9 +36,11 @@ def init(
 def _next_commands(folder: Path) -> list[str]:
     commands = [
         "dvc repro    # fetch, train, judge: 10 to 20 minutes on two cores; again after any change",
-        'git add -A && git commit -m "first run"    # what later runs are compared with',
         'pricer predict "Electric kettle, stainless steel, 1.7 litres, 2200 W"',
     ]
+    if shutil.which("git"):
+        kept = 'git add -A && git commit -m "first run"    # what later runs are compared with'
+        commands.insert(1, kept)
     if folder.resolve() != Path.cwd():
         commands.insert(0, f"cd {shlex.quote(str(folder))}")
     activate, python = Path(sys.prefix, "bin/activate"), shutil.which("python")

@@ -16,6 +16,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from pricer.commands.presets import (
+    BUILT_IN,
     DEFAULTS,
     dump,
     preset_files,
@@ -91,10 +92,10 @@ def project_params(items: Path | None, folder: Path) -> str:
     Raises:
         PricerError: the products cannot be read or are too few.
     """
-    text = preset_text(Path("presets"), DEFAULTS)
+    text = preset_text(BUILT_IN, DEFAULTS)
     if items is None:
         return text
-    params = parse_params(text, preset_files(Path("presets"))[DEFAULTS]).items
+    params = parse_params(text, preset_files(BUILT_IN)[DEFAULTS]).items
     cleaning: Any = {
         "on_invalid": params.files.on_invalid,
         "min_price": params.min_price,

@@ -86,6 +86,14 @@ def test_other_versions_than_pinned_are_told(project):
     assert not any(fatal for _, fatal in told)
 
 
+def test_a_projects_own_pins_are_those_it_was_begun_with(project):
+    (project / "constraints.txt").unlink()
+    (project / "requirements.txt").write_text("pricer==0.0.1\nnumpy==0.0.2  # caf\u00e9\n")
+    told = [problem for problem, _ in problems(project)]
+    assert [problem.split(",")[0][:9] for problem in told] == ["numpy is ", "pricer is"]
+    assert all(problem.endswith("`pip install -r requirements.txt` mends it") for problem in told)
+
+
 def test_params_that_are_wrong_are_told_and_the_machine_all_the_same(project):
     edit(project / "params.yaml", "  r: 16", "  r: 0")
     found = list(examine(project))

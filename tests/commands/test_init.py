@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pricer.commands.projects import HASHES
+from pricer.files import write_json
 from pricer.library import is_current
 from pricer.params import read_params
 from pricer.provenance import PACKAGE
@@ -62,16 +63,21 @@ def test_a_project_is_complete_committed_and_the_same_pipeline(pricer, tmp_path)
     assert (folder / "README.md").read_text().startswith("# my shop\n")
     required = (folder / "requirements.txt").read_text()
     assert re.search(r"^pricer==[\d.]+$", required, re.M) and "\ntorch==2.13.0\n" in required
-    assert is_current(folder / HASHES)
     ours, theirs = stage_definitions(), stage_definitions(folder)
     library = theirs.pop("library")
-    assert [out for out in library["outs"]] == [HASHES] and set(theirs) == set(ours)
+    assert library["outs"] == [HASHES] and set(theirs) == set(ours)
     for name, stage in theirs.items():
         data = [dep for dep in ours[name]["deps"] if not dep.startswith("pricer/")]
         hashes = f"{HASHES}/{script_of(stage['cmd']).stem}.json"
         assert (folder / hashes).is_file()
         assert set(stage["deps"]) == {*data, hashes}, name
         assert (stage["cmd"], stage["outs"]) == (ours[name]["cmd"], ours[name]["outs"])
+    # what `pricer publish` asks
+    assert is_current(folder / HASHES)
+    write_json(folder / HASHES / "train.json", {"pricer/files.py": "of an earlier version"})
+    assert not is_current(folder / HASHES)
+    (folder / HASHES / "train.json").unlink()
+    assert not is_current(folder / HASHES)
 
 
 def test_the_current_folder_may_be_one_if_it_is_empty(pricer, tmp_path):
@@ -94,6 +100,7 @@ def test_in_a_repository_it_is_left_to_that(pricer, tmp_path):
 def test_without_git_there_is_a_project_all_the_same(pricer, tmp_path):
     done = pricer("init", "shop", PATH=str(tmp_path))
     assert done.returncode == 0 and "git is not installed: nothing is committed" in done.stdout
+    assert "git add" not in done.stdout
     assert names(tmp_path / "shop") == ALL
 
 

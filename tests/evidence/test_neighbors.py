@@ -131,7 +131,7 @@ def test_damaged_files_are_told_in_one_line(few, splits, tmp_path):
 def test_what_is_not_installed_is_told_before_anything_is_made(monkeypatch, splits):
     monkeypatch.setattr(approximate, "EXACT_UP_TO", 300)
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(PricerError, match=r"1,000 training products.*'\.\[approximate\]'"):
+    with pytest.raises(PricerError, match=r"1,000 training products.*'pricer\[approximate\]'"):
         make_evidence(splits, SETTINGS)
 
 
