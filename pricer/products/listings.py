@@ -16,7 +16,7 @@ from numbers import Real
 from typing import Any
 
 from pricer.params import Raw
-from pricer.products.items import CENT, clean_text, parse_amount
+from pricer.products.items import CENT, LONGEST_PRICE, clean_text, parse_amount
 from pricer.products.readers import Row
 
 FIELDS = ("title", "price", "description", "features", "details", "main_category", "categories")
@@ -32,7 +32,6 @@ SHORT = "text shorter than min_characters"
 
 LONGEST_FIELD = 20_000  # characters of markup that are looked at
 LONGEST_PART = 3_000  # characters that description, features or details add to a text
-LONGEST_PRICE = 60
 LONGEST_WORD = 50
 DEEPEST = 4  # lists and objects in one another
 
@@ -82,8 +81,8 @@ _POUNDS = {
     "kg": 1 / 0.45359237,
     "hundredths pound": 0.01,
 }
-# amounts, and what stands around one that is of money
-_AMOUNT = re.compile(r"(?:(?:\d{1,3}(?:,\d{3})+|\d{1,9})(\.\d\d?)?|\.\d\d)(?!\d|[.,]\d)")
+# amounts, which begin within no word and no other number, and what stands around money
+_AMOUNT = re.compile(r"(?<![\w.,])(?:(?:\d{1,3}(?:,\d{3})+|\d{1,9})(\.\d\d?)?|\.\d\d)(?!\d|[.,]\d)")
 _BEFORE_MONEY = re.compile(r"(?:\$|USD|\bpriced?(?:\s(?:is|at|of))?:?)\s*$", re.IGNORECASE)
 _AFTER_MONEY = re.compile(r"\s?(?:dollars?|bucks|USD|\$)", re.IGNORECASE)
 _AROUND = 12  # characters of that
@@ -174,7 +173,7 @@ def read_price(value: object) -> float | str:
     """
     if isinstance(value, Real) and not isinstance(value, bool) and math.isnan(value):
         return NO_PRICE
-    text = value.strip()[:LONGEST_PRICE] if isinstance(value, str) else ""
+    text = " ".join(value.split())[:LONGEST_PRICE] if isinstance(value, str) else ""
     if value is None or (isinstance(value, str) and text.lower() in _NOTHING):
         return NO_PRICE
     price = parse_amount(value)
@@ -233,14 +232,8 @@ def dollar_amounts(text: str) -> set[float]:
     return {
         float(match[0].replace(",", ""))
         for match in _AMOUNT.finditer(text)
-        if _is_amount(match, text) and (_has_cents(match) or _is_money(match, text))
+        if _has_cents(match) or _is_money(match, text)
     }
-
-
-def _is_amount(match: re.Match[str], text: str) -> bool:
-    """Tell whether a number begins where the match does: not within a word or another number."""
-    before = text[match.start() - 1 : match.start()] if match.start() else ""
-    return not (before.isalnum() or before in ("_", ".", ","))
 
 
 def _has_cents(match: re.Match[str]) -> bool:

@@ -77,14 +77,11 @@ def test_lists_and_objects_may_be_text_as_in_a_csv(write):
         *((value, listings.OTHER_CURRENCY) for value in ("CDN$ 12.00", "12 chf", "\u20b9500")),
         *((value, listings.UNREADABLE_PRICE) for value in ("1.299,00", "0", -5, True, "free", [])),
         *((value, listings.UNREADABLE_PRICE) for value in (math.inf, {"$": 1}, "9" * 10_000)),
+        *((value, listings.UNREADABLE_PRICE) for value in ("US" + " " * 40_000 + "x", "1 " * 9999)),
     ],
 )
 def test_prices_are_dollars_or_a_reason(price, read_as):
-    found = read_price(price)
-    if price == "9" * 10_000:  # read to its sixtieth digit or not at all: far outside
-        assert found == listings.UNREADABLE_PRICE or found > 1e50
-    else:
-        assert found == read_as
+    assert read_price(price) == read_as
 
 
 @pytest.mark.parametrize(
@@ -183,6 +180,7 @@ def test_markup_is_what_begins_like_a_tag():
 def test_money_is_told_from_other_numbers():
     text = "12 oz for $12, USD 13 or 14 dollars, price: 15, 16.00; v1.99, 1.2.3, 17.5 cm, $1,234.50"
     assert dollar_amounts(text) == {12, 13, 14, 15, 16, 1234.5}
+    assert dollar_amounts("1,111," * 20_000) == set()  # in no time
     assert dollar_amounts("$.99, $12.5, a 1.5 l jug, .75 inch, US$ 3") == {0.99, 12.5, 3}
     assert tells_price("for $.99", 0.99)
     assert tells_price("now $1,299!", 1299.0) and tells_price("19.99 today", 19.99)
