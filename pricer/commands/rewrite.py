@@ -113,26 +113,26 @@ def take_answers(items: pd.DataFrame, answers: dict[str, str]) -> "Counter[str]"
     """Put what a model said in the place of summaries; return how many stay, and why.
 
     Args:
-        items: changed: `summary`; `full` is what the model was asked about.
+        items: changed: `summary`; `full` is what the model was asked about, `price` in USD.
         answers: by that.
     """
     kept, summaries = Counter[str](), []
-    for full, summary in zip(items["full"], items["summary"], strict=True):
-        new, reason = checked(answers[full], full)
+    for full, summary, price in zip(items["full"], items["summary"], items["price"], strict=True):
+        new, reason = checked(answers[full], full, price)
         summaries.append(summary if reason else new)
         kept.update([reason] if reason else [])
     items["summary"] = summaries
     return kept
 
 
-def checked(answer: str, full: str) -> tuple[str, str]:
+def checked(answer: str, full: str, price: float) -> tuple[str, str]:
     """Return an answer as a summary, and the reason why it can be none; "" where it can.
 
     A summary tells no amount of money that the text does not: it would be the price, as the model
-    remembers or invents it.
+    remembers or invents it. Nor does it have the price, in USD, as a number of any other kind.
     """
     from pricer.products.items import clean_text
-    from pricer.products.listings import dollar_amounts
+    from pricer.products.listings import dollar_amounts, tells_dollars_of
     from pricer.products.prompts import PREFIX
 
     lines = clean_text(THOUGHTS.sub("", answer)).splitlines()
@@ -143,6 +143,7 @@ def checked(answer: str, full: str) -> tuple[str, str]:
         return text, TOO_LONG
     if [line.partition(":")[0] for line in text.splitlines()] != list(LABELS):
         return text, OTHER_FORM
-    if dollar_amounts(text) - dollar_amounts(full) or PREFIX in text:
+    money = dollar_amounts(text) - dollar_amounts(full)
+    if money or tells_dollars_of(text, price, full) or PREFIX in text:
         return text, TELLS_PRICE
     return text, ""

@@ -81,10 +81,17 @@ _POUNDS = {
     "kg": 1 / 0.45359237,
     "hundredths pound": 0.01,
 }
-# amounts, which begin within no word and no other number, and what stands around money
-_AMOUNT = re.compile(r"(?<![\w.,])(?:(?:\d{1,3}(?:,\d{3})+|\d{1,9})(\.\d\d?)?|\.\d\d)(?!\d|[.,]\d)")
-_BEFORE_MONEY = re.compile(r"(?:\$|USD|\bpriced?(?:\s(?:is|at|of))?:?)\s*$", re.IGNORECASE)
-_AFTER_MONEY = re.compile(r"\s?(?:dollars?|bucks|USD|\$)", re.IGNORECASE)
+# amounts, which begin within no word but USD and no other number, and what stands around money
+_AMOUNT = re.compile(
+    r"(?:(?<![\w.,])|(?<=USD))(?:(?:\d{1,3}(?:,\d{3})+|\d{1,9})([.,]\d\d|\.\d)?|\.\d\d)"
+    r"(?!\d|[.,]\d)",
+    re.IGNORECASE,
+)
+_BEFORE_MONEY = re.compile(
+    r"(?:\$|USD|\b(?:priced?|costs?)(?:\s(?:is|at|of))?:?)\s*$", re.IGNORECASE
+)
+_AFTER_MONEY = re.compile(r"[\s\u2010\u2011-]?(?:dollars?|bucks|USD|\$)", re.IGNORECASE)
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*|\.\d+")
 _AROUND = 12  # characters of that
 
 
@@ -224,20 +231,48 @@ def tells_price(text: str, price: float) -> bool:
 
 
 def dollar_amounts(text: str) -> set[float]:
-    """Return the amounts of money that a text tells, in dollars: "$12", "12 USD", "12.99".
+    """Return the amounts of money that a text tells in digits, in dollars.
 
-    >>> sorted(dollar_amounts("12 pieces for $1,299, once 1400.50, priced at 7"))
-    [7.0, 1299.0, 1400.5]
+    Money is what a dollar sign, USD, "dollar" or "price" stands beside, and what has cents.
+
+    >>> sorted(dollar_amounts("12 pieces for $1,299, once 1400.50, a 49-dollar mug, USD7, $12,99"))
+    [7.0, 12.99, 49.0, 1299.0, 1400.5]
     """
     return {
-        float(match[0].replace(",", ""))
+        _dollars(match)
         for match in _AMOUNT.finditer(text)
         if _has_cents(match) or _is_money(match, text)
     }
 
 
+def tells_dollars_of(text: str, price: float, source: str) -> bool:
+    """Tell whether a text has a number that its source has not, and that is a price in USD.
+
+    To the cent, or in whole dollars, above or below: "costs 49" tells 49.99 and 48.60.
+    """
+    prices = {math.floor(price), math.ceil(price), round(price, 2)}
+    return not prices.isdisjoint(_numbers(text) - _numbers(source))
+
+
+def _numbers(text: str) -> set[float]:
+    """Return the numbers in a text; 1,299 and 1.299 may be two."""
+    found = set[float]()
+    for match in _NUMBER.finditer(text):
+        *whole, last = re.split("[.,]", match[0])
+        found.add(float("".join(whole) + "." + last) if whole else float(last))
+        if len(last) == 3:
+            found.add(float("".join(whole) + last))
+    return found
+
+
+def _dollars(match: re.Match[str]) -> float:
+    """Return an amount; a comma before its last two digits is a point."""
+    whole = match[0].removesuffix(match[1] or "").replace(",", "")
+    return float(whole + (match[1] or "").replace(",", "."))
+
+
 def _has_cents(match: re.Match[str]) -> bool:
-    return len(match[1] or "") == 3
+    return (match[1] or "").startswith(".") and len(match[1]) == 3
 
 
 def _is_money(match: re.Match[str], text: str) -> bool:

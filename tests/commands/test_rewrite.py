@@ -191,15 +191,29 @@ def test_a_refusal_is_one_line_and_leaves_nothing_half_written(desk, rewrite, ap
         ("Sure!\n" + GOOD, OTHER_FORM),
         *((GOOD.replace("A mug.", text), TELLS_PRICE) for text in ("Costs $20.", "24.99 it is")),
         *((GOOD.replace("A mug.", text), TELLS_PRICE) for text in ("25 dollars", "priced at 25")),
+        *((GOOD.replace("A mug.", text), TELLS_PRICE) for text in ("USD49.99", "USD49", "$12,99")),
+        *((GOOD.replace("A mug.", text), TELLS_PRICE) for text in ("a 49-dollar mug", "costs 9")),
+        (GOOD.replace("A mug.", "priced at USD49.99"), TELLS_PRICE),
+        *((GOOD.replace("A mug.", text), TELLS_PRICE) for text in ("At 34", "at 35.", "34,56")),
+        *((GOOD.replace("A mug.", text), TELLS_PRICE) for text in ("34.560", "for35", "34.56EUR")),
+        (GOOD.replace("A mug.", "33 mugs of 36 g, 134 or 340 ml"), ""),
         (GOOD.replace("A mug.", "Price is $"), TELLS_PRICE),
     ],
 )
 def test_an_answer_is_a_summary_or_says_why_not(said, reason):
-    text, found = checked(said, FULL)
+    text, found = checked(said, FULL, 34.56)
     assert found == reason
     assert reason or re.fullmatch(
         r"Title: .*\nCategory: .*\nBrand: .*\nDescription: .*\nDetails: .*", text
     )
+
+
+def test_a_price_that_the_listing_has_as_a_number_may_be_told():
+    assert checked(GOOD, FULL, 12.0)[1] == ""  # holds 12 oz
+    assert checked(GOOD.replace("12 oz", "12 or 13 oz"), FULL, 13.0)[1] == TELLS_PRICE
+    thousand = GOOD.replace("A mug.", "Of 1,299 parts.")
+    assert checked(thousand, FULL, 1299.0)[1] == TELLS_PRICE
+    assert checked(thousand, FULL + " 1299 parts.", 1299.0)[1] == ""
 
 
 def test_a_real_server_that_babbles_changes_nothing(desk, rewrite, base_model_dir, tmp_path):

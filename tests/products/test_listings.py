@@ -182,6 +182,10 @@ def test_money_is_told_from_other_numbers():
     assert dollar_amounts(text) == {12, 13, 14, 15, 16, 1234.5}
     assert dollar_amounts("1,111," * 20_000) == set()  # in no time
     assert dollar_amounts("$.99, $12.5, a 1.5 l jug, .75 inch, US$ 3") == {0.99, 12.5, 3}
+    text = "USD49.99, usd48, US$47, $46,99, a 45-dollar mug, 44\u2011dollar, costs 43, 10,12 or 14"
+    assert dollar_amounts(text) == {49.99, 48, 47, 46.99, 45, 44, 43}
+    assert dollar_amounts("$1,299.5, $1,299,99, $10,123") == {1299.5, 1299.99, 10123}
+    assert tells_price("USD49.99", 49.99) and tells_price("only 49,99 $", 49.99)
     assert tells_price("for $.99", 0.99)
     assert tells_price("now $1,299!", 1299.0) and tells_price("19.99 today", 19.99)
     assert not tells_price("19.99 today", 19.98) and not tells_price("12 pieces", 12.0)
