@@ -10,8 +10,9 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -33,6 +34,7 @@ SHORT = "text shorter than min_characters"
 LONGEST_FIELD = 20_000  # characters of markup that are looked at
 LONGEST_PART = 3_000  # characters that description, features or details add to a text
 LONGEST_WORD = 50
+MOST_ROUNDS = 5  # of escapes, and of tags, in one another
 DEEPEST = 4  # lists and objects in one another
 
 # what tells a warehouse about a product and a reader nothing; in small letters
@@ -63,7 +65,9 @@ _RANGE = re.compile(
 )
 _BOUND = re.compile(r"^\W*(?:from|under|over|up to|starting|as low as|[<>~])|\+$", re.IGNORECASE)
 _SKIPPED = re.compile(
-    r"<!--.{0,4000}?-->|<(script|style)\b.{0,4000}?</\1\s*>|</?[a-z!][^<>]*>",
+    r"<!--.{0,4000}?-->|<(script|style)\b.{0,4000}?</\1\s*>"
+    # quotes after = hold anything; once read, nothing is read again in another way
+    r"|</?[a-z!](?>(?:[^<>=]|=\s*\"[^\"]*\"|=\s*'[^']*'|=)*)>",
     re.DOTALL | re.IGNORECASE,
 )
 # capitals and digits, both, seven or more: a number that only its maker knows
@@ -212,13 +216,20 @@ def plain(value: object) -> str:
     if not isinstance(value, str):
         return ""
     text = value[:LONGEST_FIELD]
-    if "&" in text:
-        text = html.unescape(text)
-    if "<" in text:
-        text = _SKIPPED.sub(" ", text)
     if "&" in text:  # escaped twice, as happens between shops
-        text = html.unescape(text)
+        text = _settled(html.unescape, text)
+    if "<" in text:  # what is left of one tag in another may be a tag
+        text = _settled(partial(_SKIPPED.sub, " "), text)
     return " ".join(clean_text(text).split())
+
+
+def _settled(change: Callable[[str], str], text: str) -> str:
+    """Return a text changed until that changes nothing more, MOST_ROUNDS times at most."""
+    for _ in range(MOST_ROUNDS):
+        before, text = text, change(text)
+        if text == before:
+            break
+    return text
 
 
 def tells_price(text: str, price: float) -> bool:

@@ -1,5 +1,6 @@
 """One listing at a time: what is read of it, what is left of its text, why it can be no item."""
 
+import html
 import json
 import math
 
@@ -141,6 +142,7 @@ def test_part_numbers_go_and_sizes_stay():
         {"details": {"a": {"b": math.nan, "c": None, "d": 10**400, "e": True}}},
         {"description": "<!--" * 5_000},
         {"description": "<script>" * 5_000 + "&" * 9_000},
+        {"description": '<a ="<a" ' * 5_000, "features": "<a" + "=''" * 9_000},
         {"description": "\ud83d \x00\x1b[2J\u202e", "features": "['\\d', '\\ud83d']"},
         {"description": {"a": [1, 2.5]}, "features": 7, "main_category": ["x"], "categories": {}},
         {"categories": [[["deep"]]], "main_category": None},
@@ -175,6 +177,15 @@ def test_markup_is_what_begins_like_a_tag():
     assert plain("a <b>c</b> <!-- d --> 5 < 6 > 4 <style>p{}</style>e &lt;i&gt;f") == (
         "a c 5 < 6 > 4 e f"
     )
+    assert plain(
+        "<p title='a>b'>x</p> <img alt = \"5 > 4 < 6\" src=a>y <a href=\"b>z</a> it's"
+    ) == ("x y z it's")
+    for escapes in range(4):
+        text = "<b>Nice</b> <script>alert(1)</script> 5 < 6"
+        for _ in range(escapes):
+            text = html.escape(text)
+        assert plain(text) == "Nice 5 < 6"
+    assert "<" not in plain("<b<i>>a<scr<i></i>ipt>alert(1)</scr<i></i>ipt>")
 
 
 def test_money_is_told_from_other_numbers():
