@@ -183,9 +183,12 @@ def distinct_listings(
         first = ~pd.Series(keys[rows]).duplicated().to_numpy()
         repeats[f"same {reason}"] = int((~first).sum())
         rows = rows[first]
-    near = near_repeats(known.signature[rows], similarity)
-    repeats["near-duplicate"] = int(near.sum())
-    return rows[~near], repeats
+    repeats["near-duplicate"] = 0
+    if similarity < 1:  # 1 asks for equal texts, and the estimate may miss a word
+        near = near_repeats(known.signature[rows], similarity)
+        repeats["near-duplicate"] = int(near.sum())
+        rows = rows[~near]
+    return rows, repeats
 
 
 def sampling_weights(

@@ -146,6 +146,19 @@ def test_everything_that_is_left_out_is_counted(tmp_path):
     )
 
 
+def test_at_a_similarity_of_one_a_word_makes_another_product(tmp_path):
+    before, after = " ".join(WORDS[:200]), " ".join(WORDS[200:400])
+    rows = [
+        row | {"description": f"{before} only{n} {after}", "features": [], "details": None}
+        for n, row in enumerate(listings(30))
+    ]
+    file = write(tmp_path / "a.jsonl", [*rows, rows[0]])
+    _, record = read(file, max_similarity=1.0)
+    assert record["raw"]["repeats"] == {"same title": 1, "same text": 0, "near-duplicate": 0}
+    with pytest.raises(ItemsError, match="there are 1 usable"):
+        read(file, max_similarity=0.8)
+
+
 def test_where_nothing_is_left_the_reason_that_took_most_is_told(tmp_path):
     rows = [row | {"price": "None"} for row in listings(30)]
     rows[3]["price"] = "5000"
