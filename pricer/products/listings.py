@@ -10,7 +10,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
@@ -32,7 +32,7 @@ OUTSIDE = "price outside min_price..max_price"
 SHORT = "text shorter than min_characters"
 
 LONGEST_FIELD = 20_000  # characters of markup that are looked at
-LONGEST_PART = 3_000  # characters that description, features or details add to a text
+LONGEST_PART = 3_000  # characters that title, description, features or details add to a text
 LONGEST_WORD = 50
 MOST_ROUNDS = 5  # of escapes, and of tags, in one another
 DEEPEST = 4  # lists and objects in one another
@@ -110,7 +110,7 @@ class Listing:
         text: title, description, features and details, a line each.
         weight: pounds, NaN where it is not told.
         details_unreadable: its details are no object, and none of them is in the text.
-        shortened: the text was longer.
+        shortened: the text, or one of its parts, was longer.
     """
 
     title: str
@@ -143,7 +143,9 @@ def read_listing(
     if not max(min_price, CENT) <= price <= max_price:
         return OUTSIDE
     details = read_details(row.get("details"))
-    whole = _whole_text(title, row, details or {})
+    parts = _parts(row, details or {})
+    lines = [plain(part) for part in parts]
+    whole = _in_lines(_shortened(line, LONGEST_PART) for line in lines)
     text = _shortened(whole, bounds.max_characters)
     if len(text) < bounds.min_characters:
         return SHORT
@@ -154,20 +156,25 @@ def read_listing(
         text=text,
         weight=_weight(details or {}),
         details_unreadable=details is None,
-        shortened=text != whole,
+        shortened=text != whole
+        or any(len(part) > LONGEST_FIELD for part in parts)
+        or any(len(line) > LONGEST_PART for line in lines),
     )
 
 
-def _whole_text(title: str, row: Row, details: dict[str, Any]) -> str:
-    """Return title, description, features and details, a line each, without part numbers."""
+def _parts(row: Row, details: dict[str, Any]) -> list[str]:
+    """Return title, description, features and details, with their markup."""
     told = ((key, ", ".join(_texts(inner))) for key, inner in details.items())
-    parts = (
-        title,
-        *(plain(" ".join(_texts(_parsed(row.get(key))))) for key in ("description", "features")),
-        plain("; ".join(f"{key}: {text}" for key, text in told if text and _tells_something(key))),
-    )
-    lines = (_shortened(part, LONGEST_PART) for part in parts)
-    return "\n".join(filter(None, (_without_part_numbers(line) for line in lines)))
+    return [
+        str(row["title"]),
+        *(" ".join(_texts(_parsed(row.get(key)))) for key in ("description", "features")),
+        "; ".join(f"{key}: {text}" for key, text in told if text and _tells_something(key)),
+    ]
+
+
+def _in_lines(parts: Iterable[str]) -> str:
+    """Return texts as a line each, without part numbers."""
+    return "\n".join(filter(None, map(_without_part_numbers, parts)))
 
 
 def _without_part_numbers(line: str) -> str:

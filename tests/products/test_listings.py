@@ -122,6 +122,12 @@ def test_long_texts_are_cut_at_a_word_and_say_so():
 def test_a_part_may_not_crowd_out_the_others():
     listing = read(ROW | {"description": "word " * 9000}, max_characters=8000)
     assert "Dishwasher safe" in listing.text and len(listing.text) < 3200
+    assert listing.shortened
+    titled = read(ROW | {"title": "word " * 700}, max_characters=8000)
+    assert titled.shortened and len(titled.text.split("\n")[0]) <= 3000
+    marked = read(ROW | {"description": "<br>" * 5000 + "and this"}, max_characters=8000)
+    assert marked.shortened and "and this" not in marked.text
+    assert not read(ROW | {"description": "word " * 590}, max_characters=8000).shortened
 
 
 def test_part_numbers_go_and_sizes_stay():
