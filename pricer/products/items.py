@@ -40,6 +40,7 @@ _INVISIBLE = re.compile(
 _PRICE = re.compile(
     r"(?:USD?)? ?\$? ?(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)? ?(?:\$|USD|US ?\$)?", re.IGNORECASE
 )
+_TWO_AMOUNTS = re.compile(r"[1-9]\d{0,2}\.\d{3}")  # 1.299, which may be 1299
 _WHOLE_NUMBER = re.compile(r"([+-]?\d{1,19})(?:\.0*)?")
 _EXACT_FLOATS = 2**53  # from here on, whole numbers share floats
 
@@ -66,7 +67,10 @@ def parse_amount(value: object) -> float | None:
     if isinstance(value, str):
         text = " ".join(value.split())
         match = _PRICE.fullmatch(text) if len(text) <= LONGEST_PRICE else None
-        value = Decimal(((match[1] or "0") + (match[2] or "")).replace(",", "")) if match else None
+        amount = (match[1] or "0") + (match[2] or "") if match else None
+        if amount is None or _TWO_AMOUNTS.fullmatch(amount):
+            return None
+        value = Decimal(amount.replace(",", ""))
     if isinstance(value, bool) or not isinstance(value, Real | Decimal):
         return None
     try:
