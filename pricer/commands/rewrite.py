@@ -64,21 +64,23 @@ def rewrite(
     texts = [text for items in splits.values() for text in items["full"]]
     where = frontier.Endpoint(url, model, "chat", INSTRUCTIONS, max_tokens, key)
     cache, prices = frontier.kept_answers(where, left.root), paid.Prices(input_price, output_price)
-    paid.agree(where, texts, cache, answer_tokens=ANSWER_TOKENS, prices=prices, yes=yes)
-    said = frontier.ask_all(where, texts, cache, concurrency)
-    answers = dict(zip(texts, (one.text for one in said), strict=True))
+    asked = paid.agree(where, texts, cache, answer_tokens=ANSWER_TOKENS, prices=prices, yes=yes)
+    # a text that several products share is asked about, and paid for, once
+    said = dict(zip(texts, frontier.ask_all(where, texts, cache, concurrency), strict=True))
+    answers = {text: one.text for text, one in said.items()}
     unchanged = sum((take_answers(items, answers) for items in splits.values()), Counter[str]())
-    tokens = sum(one.input_tokens for one in said), sum(one.output_tokens for one in said)
+    everything = paid.spent(said.values(), prices)
+    this_run = paid.spent((said[text] for text in asked), prices)
     counts = {"products": len(texts), "unchanged": dict(sorted(unchanged.items()))}
-    cost = {"input_tokens": tokens[0], "output_tokens": tokens[1], "cost_usd": prices.cost(*tokens)}
+    costs = {"all_answers": vars(everything), "this_run": vars(this_run)}
     with writing(output, folder=True) as partial:
         write_items(partial, splits)
         write_json(
-            partial / RECORD, {"model": model, "url": without_passwords(url)} | counts | cost
+            partial / RECORD, {"model": model, "url": without_passwords(url)} | counts | costs
         )
     print(
         f"{len(texts) - unchanged.total()} of {len(texts)} descriptions are new"
-        f"{told(unchanged)}; {tokens[0]:,} tokens in, {tokens[1]:,} out, {prices.told(*tokens)}"
+        f"{told(unchanged)}; {paid.told(everything, this_run, prices)}"
     )
     print(
         f"{output}: `dvc exp run -S items.source=files -S items.files.path={output} "

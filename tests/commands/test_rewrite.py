@@ -72,7 +72,9 @@ def test_products_get_new_descriptions_that_can_be_trained_on(desk, rewrite, api
     assert re.search(
         r"20 of 20 products to ask, about [\d,]+ tokens in and 1,800 out, for \$0.0", told
     )
-    assert "20 of 20 descriptions are new; 1,800 tokens in, 80 out, for $0.00" in told
+    assert (
+        "20 of 20 descriptions are new; 1,800 tokens in, 80 out, for $0.00, all in this run" in told
+    )
     assert "-S items.source=files -S items.files.path=data/rewritten" in told
     for split in SPLITS:
         before, after = (
@@ -85,7 +87,8 @@ def test_products_get_new_descriptions_that_can_be_trained_on(desk, rewrite, api
         pd.testing.assert_frame_equal(after[same], before[same])
     record = json.loads((desk / "data/rewritten/rewritten.json").read_text())
     assert record["model"] == "shop/m1" and record["products"] == 20 and record["unchanged"] == {}
-    assert record["cost_usd"] == pytest.approx((1800 * 2 + 80 * 8) / 1e6)
+    assert record["all_answers"]["cost_usd"] == pytest.approx((1800 * 2 + 80 * 8) / 1e6)
+    assert record["this_run"] == record["all_answers"]
     # `items.source: files` reads them, and what is written of those is the same, without asking
     sizes = dict.fromkeys(SPLITS, 1)
     splits, _ = file_items(
@@ -94,9 +97,18 @@ def test_products_get_new_descriptions_that_can_be_trained_on(desk, rewrite, api
     assert [len(splits[split]) for split in SPLITS] == [12, 4, 4]
     asked = len(api.requests)
     write_items(desk / "data/items", splits)
-    assert "0 of 20 products to ask" in rewrite(api.url)
+    told = rewrite(api.url, "--input-price", "200", "--output-price", "800")
+    assert "0 of 20 products to ask" in told
+    assert "1,800 tokens in, 80 out, for $0.42, 0 and 0, for $0.00, in this run" in told
+    record = json.loads((desk / "data/rewritten/rewritten.json").read_text())
+    assert record["all_answers"]["input_tokens"] == 1800 and record["this_run"]["input_tokens"] == 0
     assert len(api.requests) == asked == 20
     assert KEY not in "".join(file.read_text() for file in desk.rglob("*.json*"))
+    # products that share a text share its answer and its cost
+    same = {split: items.assign(full="The same mug") for split, items in splits.items()}
+    write_items(desk / "data/items", same)
+    assert "20 of 20 descriptions are new; 90 tokens in, 4 out, at" in rewrite(api.url, "--yes")
+    assert len(api.requests) == 21
 
 
 def test_nobody_is_asked_before_someone_agrees(desk, rewrite, api):
@@ -227,6 +239,7 @@ def test_a_real_server_that_babbles_changes_nothing(desk, rewrite, base_model_di
         told = rewrite(url, "--yes", "--max-tokens", "5", "--output", "out")
     assert "0 of 20 descriptions are new (the others keep theirs: " in told
     record = json.loads((desk / "out/rewritten.json").read_text())
-    assert record["input_tokens"] > 20 * 50 and 0 < record["output_tokens"] <= 20 * 6
+    tokens = record["all_answers"]
+    assert tokens["input_tokens"] > 20 * 50 and 0 < tokens["output_tokens"] <= 20 * 6
     after = read_items(desk / "out", "train")
     assert (after["summary"] == after["full"]).all()
