@@ -142,7 +142,7 @@ def agree(
         f"{prices.told(going_in, most)}"
     )
     if open_ and not yes:
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():  # None: closed
             raise PricerError("nobody to confirm it: add --yes")
         typer.confirm("ask now?", abort=True)
     return open_

@@ -51,9 +51,10 @@ def api() -> Iterator[Api]:
 def rewrite(desk, commands):
     """Runs the command; what it says never holds the key."""
 
-    def run(url: str, *options: str, ok: bool = True) -> str:
+    def run(url: str, *options: str, ok: bool = True, stdin: str = "</dev/null") -> str:
+        command = [str(commands / "pricer"), *COMMAND, "--url", url, *options]
         done = subprocess.run(
-            [str(commands / "pricer"), *COMMAND, "--url", url, *options],
+            ["sh", "-c", f'exec "$@" {stdin}', "sh", *command],
             cwd=desk,
             env=os.environ | {"OPENAI_API_KEY": KEY},
             capture_output=True,
@@ -111,8 +112,9 @@ def test_products_get_new_descriptions_that_can_be_trained_on(desk, rewrite, api
     assert len(api.requests) == 21
 
 
-def test_nobody_is_asked_before_someone_agrees(desk, rewrite, api):
-    told = rewrite(api.url, ok=False)
+@pytest.mark.parametrize("stdin", ["</dev/null", "<&-"])
+def test_nobody_is_asked_before_someone_agrees(desk, rewrite, api, stdin):
+    told = rewrite(api.url, ok=False, stdin=stdin)
     assert "20 of 20 products to ask, about" in told and "at most 8,000 out (--max-tokens)" in told
     assert "nobody to confirm it: add --yes" in told
     assert not api.requests and not (desk / "data/rewritten").exists()
