@@ -183,7 +183,11 @@ def test_where_nothing_is_left_the_reason_that_took_most_is_told(tmp_path):
     [
         ("missing.jsonl", None, "missing.jsonl: no such file or folder .items.files.path"),
         ("a.jsonl", b"\n", "a.jsonl: no products in it"),
-        ("a.jsonl.gz", gzip.compress(b"{}\n" * 9999)[:-9], "a.jsonl.gz: not a readable gzip file"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b"{}\n" * 9999, mtime=0)[:-9],
+            "a.jsonl.gz: not a readable gzip file",
+        ),
         ("a.jsonl.gz", b"{}", "a.jsonl.gz: not a readable gzip file"),
         ("a.txt", b"a mug\n", "0 usable distinct products in 1 listings .*no title"),
         ("folder/a.xlsx", b"PK", "folder: holds no file that ends in .jsonl, .json"),
