@@ -26,7 +26,7 @@ from pricer.commands.presets import (
 )
 from pricer.errors import PricerError, first_line, quoted
 from pricer.escaping import markdown
-from pricer.library import write_hashes
+from pricer.library import HASHES, write_hashes
 from pricer.params import parse_params
 from pricer.products.file_source import file_items, read_products
 from pricer.products.items import clean_products, drop_duplicates
@@ -34,7 +34,6 @@ from pricer.products.splits import split_and_count
 from pricer.provenance import PACKAGE
 
 TEMPLATE = PACKAGE / "project"
-HASHES = "metrics/library"  # where the stage `library` leaves what the others depend on
 PIPELINE_HEAD = f"""\
 # The pipeline, in the order data flows. `library` notes what code the installed pricer runs in each
 # stage; the others depend on that, so that an upgrade reruns what it changes and nothing else.

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pricer.commands.projects import HASHES
 from pricer.files import write_json
-from pricer.library import is_current
+from pricer.library import HASHES, is_current
 from pricer.params import read_params
 from pricer.provenance import PACKAGE
 from tests.conftest import ROOT
