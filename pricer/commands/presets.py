@@ -26,8 +26,8 @@ def preset_files(folder: Path) -> dict[str, Path]:
 
     Of two with the same name, the project's is taken.
     """
-    files = [*BUILT_IN.glob("*.yaml"), *folder.glob("*.yaml")]
-    return dict(sorted((file.stem, file) for file in files))
+    files = {file.stem: file for file in (*BUILT_IN.glob("*.yaml"), *folder.glob("*.yaml"))}
+    return dict(sorted(files.items()))
 
 
 def preset_params(folder: Path, name: str) -> Params:
