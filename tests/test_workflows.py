@@ -57,7 +57,7 @@ def test_others_actions_are_pinned_and_no_script_is_made_of_what_others_wrote(fi
     assert "pull_request_target" not in file.read_text()
     for step in steps(file):
         assert re.fullmatch(
-            r"actions/[\w-]+@[0-9a-f]{40}", step.get("uses", "actions/a@" + 40 * "0")
+            r"actions/[\w/-]+@[0-9a-f]{40}", step.get("uses", "actions/a@" + 40 * "0")
         )
         assert "${{" not in step.get("run", "")
         if step.get("uses", "").startswith("actions/checkout@"):

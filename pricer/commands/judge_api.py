@@ -58,17 +58,17 @@ def judge_api(
     texts = items[asked_text].tolist()
     where = frontier.Endpoint(url, model, endpoint, QUESTION, max_tokens, key)
     cache, prices = frontier.kept_answers(where, left.root), paid.Prices(input_price, output_price)
-    paid.agree(where, texts, cache, answer_tokens=ANSWER_TOKENS, prices=prices, yes=yes)
+    new = paid.agree(where, texts, cache, answer_tokens=ANSWER_TOKENS, prices=prices, yes=yes)
     said = frontier.ask_all(where, texts, cache, concurrency)
-    tokens = sum(one.input_tokens for one in said), sum(one.output_tokens for one in said)
+    by_text = dict(zip(texts, said, strict=True))  # one that products share is paid for once
+    everything = paid.spent(by_text.values(), prices)
+    this_run = paid.spent((by_text[text] for text in new), prices)
     asked = Asked(
         model=model,
         url=without_passwords(url),
         endpoint=endpoint,
         asked_on=datetime.datetime.now(datetime.UTC).date(),
-        input_tokens=tokens[0],
-        output_tokens=tokens[1],
-        cost_usd=prices.cost(*tokens),
+        **vars(everything),
         answers=[
             Answer(id=one, price=float(price), text=answer.text)
             for one, price, answer in zip(
@@ -80,7 +80,7 @@ def judge_api(
     write_asked(file, asked)
     settings = read_params().evaluate
     scored = _scored(asked, Bootstrap(settings.bootstrap_resamples, settings.seed))
-    print(f"{scored}; {tokens[0]:,} tokens in, {tokens[1]:,} out, {prices.told(*tokens)}")
+    print(f"{scored}; {paid.told(everything, this_run, prices)}")
     print(f"{file}: `dvc repro evaluate` puts it into the report; or `pricer compare {name} tuned`")
 
 

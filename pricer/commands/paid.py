@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ from pricer.errors import PricerError, quoted, without_passwords
 from pricer.tables import usd
 
 if TYPE_CHECKING:
-    from pricer.commands.frontier import Cache, Endpoint
+    from pricer.commands.frontier import Cache, Endpoint, Said
 
 HERE = ("localhost", "127.0.0.1", "::1")
 
@@ -61,6 +62,36 @@ class Prices:
         return f"for {usd(cost)}"
 
 
+@dataclass(frozen=True)
+class Spent:
+    """Tokens that answers took, and what they cost.
+
+    Attributes:
+        input_tokens: that went in.
+        output_tokens: that came out.
+        cost_usd: None where nobody said what tokens cost.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+
+
+def spent(answers: Iterable["Said"], prices: Prices) -> Spent:
+    """Return what answers took, each of which was asked for once."""
+    answers = list(answers)
+    tokens = sum(one.input_tokens for one in answers), sum(one.output_tokens for one in answers)
+    return Spent(*tokens, prices.cost(*tokens))
+
+
+def told(everything: Spent, this_run: Spent, prices: Prices) -> str:
+    """Say what all answers took, and which part of it this run's, the others being kept ones."""
+    both = everything.input_tokens, everything.output_tokens
+    now = this_run.input_tokens, this_run.output_tokens
+    part = "all" if now == both else f"{now[0]:,} and {now[1]:,}, {prices.told(*now)},"
+    return f"{both[0]:,} tokens in, {both[1]:,} out, {prices.told(*both)}, {part} in this run"
+
+
 def client() -> ModuleType:
     """Return the module that asks.
 
@@ -84,8 +115,8 @@ def agree(
     answer_tokens: int,
     prices: Prices,
     yes: bool,
-) -> None:
-    """Tell what asking costs, and go on if someone agrees.
+) -> list[str]:
+    """Tell what asking costs, and return which texts are asked about if someone agrees.
 
     Args:
         endpoint: who is asked.
@@ -111,9 +142,10 @@ def agree(
         f"{prices.told(going_in, most)}"
     )
     if open_ and not yes:
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():  # None: closed
             raise PricerError("nobody to confirm it: add --yes")
         typer.confirm("ask now?", abort=True)
+    return open_
 
 
 def key_for(url: str, variable: str | None) -> str:

@@ -36,7 +36,7 @@ def preset(
         print(f"{PARAMS} is preset {name} already", file=sys.stderr)
         return
     print(presets.difference(before, after, str(PARAMS)), end="", flush=True)
-    if not yes and not sys.stdin.isatty():
+    if not yes and (sys.stdin is None or not sys.stdin.isatty()):  # None: closed
         raise PricerError(f"nothing written: add --yes to write this to {PARAMS}")
     if not yes and not typer.confirm(f"Write this to {PARAMS}?", err=True):
         raise PricerError("nothing written")

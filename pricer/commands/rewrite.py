@@ -64,21 +64,23 @@ def rewrite(
     texts = [text for items in splits.values() for text in items["full"]]
     where = frontier.Endpoint(url, model, "chat", INSTRUCTIONS, max_tokens, key)
     cache, prices = frontier.kept_answers(where, left.root), paid.Prices(input_price, output_price)
-    paid.agree(where, texts, cache, answer_tokens=ANSWER_TOKENS, prices=prices, yes=yes)
-    said = frontier.ask_all(where, texts, cache, concurrency)
-    answers = dict(zip(texts, (one.text for one in said), strict=True))
+    asked = paid.agree(where, texts, cache, answer_tokens=ANSWER_TOKENS, prices=prices, yes=yes)
+    # a text that several products share is asked about, and paid for, once
+    said = dict(zip(texts, frontier.ask_all(where, texts, cache, concurrency), strict=True))
+    answers = {text: one.text for text, one in said.items()}
     unchanged = sum((take_answers(items, answers) for items in splits.values()), Counter[str]())
-    tokens = sum(one.input_tokens for one in said), sum(one.output_tokens for one in said)
+    everything = paid.spent(said.values(), prices)
+    this_run = paid.spent((said[text] for text in asked), prices)
     counts = {"products": len(texts), "unchanged": dict(sorted(unchanged.items()))}
-    cost = {"input_tokens": tokens[0], "output_tokens": tokens[1], "cost_usd": prices.cost(*tokens)}
+    costs = {"all_answers": vars(everything), "this_run": vars(this_run)}
     with writing(output, folder=True) as partial:
         write_items(partial, splits)
         write_json(
-            partial / RECORD, {"model": model, "url": without_passwords(url)} | counts | cost
+            partial / RECORD, {"model": model, "url": without_passwords(url)} | counts | costs
         )
     print(
         f"{len(texts) - unchanged.total()} of {len(texts)} descriptions are new"
-        f"{told(unchanged)}; {tokens[0]:,} tokens in, {tokens[1]:,} out, {prices.told(*tokens)}"
+        f"{told(unchanged)}; {paid.told(everything, this_run, prices)}"
     )
     print(
         f"{output}: `dvc exp run -S items.source=files -S items.files.path={output} "
@@ -113,26 +115,26 @@ def take_answers(items: pd.DataFrame, answers: dict[str, str]) -> "Counter[str]"
     """Put what a model said in the place of summaries; return how many stay, and why.
 
     Args:
-        items: changed: `summary`; `full` is what the model was asked about.
+        items: changed: `summary`; `full` is what the model was asked about, `price` in USD.
         answers: by that.
     """
     kept, summaries = Counter[str](), []
-    for full, summary in zip(items["full"], items["summary"], strict=True):
-        new, reason = checked(answers[full], full)
+    for full, summary, price in zip(items["full"], items["summary"], items["price"], strict=True):
+        new, reason = checked(answers[full], full, price)
         summaries.append(summary if reason else new)
         kept.update([reason] if reason else [])
     items["summary"] = summaries
     return kept
 
 
-def checked(answer: str, full: str) -> tuple[str, str]:
+def checked(answer: str, full: str, price: float) -> tuple[str, str]:
     """Return an answer as a summary, and the reason why it can be none; "" where it can.
 
     A summary tells no amount of money that the text does not: it would be the price, as the model
-    remembers or invents it.
+    remembers or invents it. Nor does it have the price, in USD, as a number of any other kind.
     """
     from pricer.products.items import clean_text
-    from pricer.products.listings import dollar_amounts
+    from pricer.products.listings import dollar_amounts, tells_dollars_of
     from pricer.products.prompts import PREFIX
 
     lines = clean_text(THOUGHTS.sub("", answer)).splitlines()
@@ -143,6 +145,7 @@ def checked(answer: str, full: str) -> tuple[str, str]:
         return text, TOO_LONG
     if [line.partition(":")[0] for line in text.splitlines()] != list(LABELS):
         return text, OTHER_FORM
-    if dollar_amounts(text) - dollar_amounts(full) or PREFIX in text:
+    money = dollar_amounts(text) - dollar_amounts(full)
+    if money or tells_dollars_of(text, price, full) or PREFIX in text:
         return text, TELLS_PRICE
     return text, ""

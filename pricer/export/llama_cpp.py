@@ -53,7 +53,9 @@ def llama_server(file: Path, *, tokens: int, slots: int = 1) -> Iterator[httpx2.
         PricerError: llama.cpp cannot load the file.
     """
     command = [sys.executable, "-I", str(SERVER), str(file), str(slots)]
-    command += [str(os.cpu_count() or 1), str(tokens + PROMPT_ROOM)]
+    told = os.environ.get("OMP_NUM_THREADS", "")  # whoever limits PyTorch so means this too
+    threads = told if told.isdecimal() else str(os.cpu_count() or 1)
+    command += [threads, str(tokens + PROMPT_ROOM)]
     with (
         tempfile.TemporaryFile("w+", errors="replace") as log,  # a pipe would fill up
         subprocess.Popen(

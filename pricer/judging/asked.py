@@ -49,7 +49,8 @@ class Asked(Record):
     input_tokens: int
     output_tokens: int
     cost_usd: float | None
-    """None where nobody said what tokens cost."""
+    """Of all answers, as are the tokens, a text that products share once, whichever run asked for
+    them; None where nobody said what tokens cost."""
     answers: Annotated[list[Answer], Field(min_length=1)]
 
     def predictions(self) -> pd.DataFrame:

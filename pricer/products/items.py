@@ -25,6 +25,7 @@ SPLITS = ("train", "validation", "test")
 PART = 50_000  # items in memory at once, where a split is read in parts
 
 CENT = 0.01  # USD, the least price
+LONGEST_PRICE = 60  # characters, spaces that follow one another as one
 
 # control characters but for tab and newline, bidirectional overrides
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -37,8 +38,9 @@ _INVISIBLE = re.compile(
 # [USD | US] [$] amount [$ | USD | US$]; an amount is digits, all or none in groups of three set off
 # by commas, and perhaps a point with digits after it, which may stand without any before it
 _PRICE = re.compile(
-    r"(?:USD?)?\s*\$?\s*(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?\s*(?:\$|USD|US\s*\$)?", re.IGNORECASE
+    r"(?:USD?)? ?\$? ?(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)? ?(?:\$|USD|US ?\$)?", re.IGNORECASE
 )
+_TWO_AMOUNTS = re.compile(r"[1-9]\d{0,2}\.\d{3}")  # 1.299, which may be 1299
 _WHOLE_NUMBER = re.compile(r"([+-]?\d{1,19})(?:\.0*)?")
 _EXACT_FLOATS = 2**53  # from here on, whole numbers share floats
 
@@ -63,8 +65,12 @@ def parse_amount(value: object) -> float | None:
     (1299.0, 0.99, None)
     """
     if isinstance(value, str):
-        match = _PRICE.fullmatch(value.strip())
-        value = Decimal(((match[1] or "0") + (match[2] or "")).replace(",", "")) if match else None
+        text = " ".join(value.split())
+        match = _PRICE.fullmatch(text) if len(text) <= LONGEST_PRICE else None
+        amount = (match[1] or "0") + (match[2] or "") if match else None
+        if amount is None or _TWO_AMOUNTS.fullmatch(amount):
+            return None
+        value = Decimal(amount.replace(",", ""))
     if isinstance(value, bool) or not isinstance(value, Real | Decimal):
         return None
     try:

@@ -10,13 +10,14 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import Any
 
 from pricer.params import Raw
-from pricer.products.items import CENT, clean_text, parse_amount
+from pricer.products.items import CENT, LONGEST_PRICE, clean_text, parse_amount
 from pricer.products.readers import Row
 
 FIELDS = ("title", "price", "description", "features", "details", "main_category", "categories")
@@ -31,9 +32,9 @@ OUTSIDE = "price outside min_price..max_price"
 SHORT = "text shorter than min_characters"
 
 LONGEST_FIELD = 20_000  # characters of markup that are looked at
-LONGEST_PART = 3_000  # characters that description, features or details add to a text
-LONGEST_PRICE = 60
+LONGEST_PART = 3_000  # characters that title, description, features or details add to a text
 LONGEST_WORD = 50
+MOST_ROUNDS = 5  # of escapes, and of tags, in one another
 DEEPEST = 4  # lists and objects in one another
 
 # what tells a warehouse about a product and a reader nothing; in small letters
@@ -64,7 +65,9 @@ _RANGE = re.compile(
 )
 _BOUND = re.compile(r"^\W*(?:from|under|over|up to|starting|as low as|[<>~])|\+$", re.IGNORECASE)
 _SKIPPED = re.compile(
-    r"<!--.{0,4000}?-->|<(script|style)\b.{0,4000}?</\1\s*>|</?[a-z!][^<>]*>",
+    r"<!--.{0,4000}?-->|<(script|style)\b.{0,4000}?</\1\s*>"
+    # quotes after = hold anything; once read, nothing is read again in another way
+    r"|</?[a-z!](?>(?:[^<>=]|=\s*\"[^\"]*\"|=\s*'[^']*'|=)*)>",
     re.DOTALL | re.IGNORECASE,
 )
 # capitals and digits, both, seven or more: a number that only its maker knows
@@ -82,10 +85,17 @@ _POUNDS = {
     "kg": 1 / 0.45359237,
     "hundredths pound": 0.01,
 }
-# amounts, and what stands around one that is of money
-_AMOUNT = re.compile(r"(?:(?:\d{1,3}(?:,\d{3})+|\d{1,9})(\.\d\d?)?|\.\d\d)(?!\d|[.,]\d)")
-_BEFORE_MONEY = re.compile(r"(?:\$|USD|\bpriced?(?:\s(?:is|at|of))?:?)\s*$", re.IGNORECASE)
-_AFTER_MONEY = re.compile(r"\s?(?:dollars?|bucks|USD|\$)", re.IGNORECASE)
+# amounts, which begin within no word but USD and no other number, and what stands around money
+_AMOUNT = re.compile(
+    r"(?:(?<![\w.,])|(?<=USD))(?:(?:\d{1,3}(?:,\d{3})+|\d{1,9})([.,]\d\d|\.\d)?|\.\d\d)"
+    r"(?!\d|[.,]\d)",
+    re.IGNORECASE,
+)
+_BEFORE_MONEY = re.compile(
+    r"(?:\$|USD|\b(?:priced?|costs?)(?:\s(?:is|at|of))?:?)\s*$", re.IGNORECASE
+)
+_AFTER_MONEY = re.compile(r"[\s\u2010\u2011-]?(?:dollars?|bucks|USD|\$)", re.IGNORECASE)
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*|\.\d+")
 _AROUND = 12  # characters of that
 
 
@@ -100,7 +110,7 @@ class Listing:
         text: title, description, features and details, a line each.
         weight: pounds, NaN where it is not told.
         details_unreadable: its details are no object, and none of them is in the text.
-        shortened: the text was longer.
+        shortened: the text, or one of its parts, was longer.
     """
 
     title: str
@@ -133,7 +143,9 @@ def read_listing(
     if not max(min_price, CENT) <= price <= max_price:
         return OUTSIDE
     details = read_details(row.get("details"))
-    whole = _whole_text(title, row, details or {})
+    parts = _parts(row, details or {})
+    lines = [plain(part) for part in parts]
+    whole = _in_lines(_shortened(line, LONGEST_PART) for line in lines)
     text = _shortened(whole, bounds.max_characters)
     if len(text) < bounds.min_characters:
         return SHORT
@@ -144,20 +156,25 @@ def read_listing(
         text=text,
         weight=_weight(details or {}),
         details_unreadable=details is None,
-        shortened=text != whole,
+        shortened=text != whole
+        or any(len(part) > LONGEST_FIELD for part in parts)
+        or any(len(line) > LONGEST_PART for line in lines),
     )
 
 
-def _whole_text(title: str, row: Row, details: dict[str, Any]) -> str:
-    """Return title, description, features and details, a line each, without part numbers."""
+def _parts(row: Row, details: dict[str, Any]) -> list[str]:
+    """Return title, description, features and details, with their markup."""
     told = ((key, ", ".join(_texts(inner))) for key, inner in details.items())
-    parts = (
-        title,
-        *(plain(" ".join(_texts(_parsed(row.get(key))))) for key in ("description", "features")),
-        plain("; ".join(f"{key}: {text}" for key, text in told if text and _tells_something(key))),
-    )
-    lines = (_shortened(part, LONGEST_PART) for part in parts)
-    return "\n".join(filter(None, (_without_part_numbers(line) for line in lines)))
+    return [
+        str(row["title"]),
+        *(" ".join(_texts(_parsed(row.get(key)))) for key in ("description", "features")),
+        "; ".join(f"{key}: {text}" for key, text in told if text and _tells_something(key)),
+    ]
+
+
+def _in_lines(parts: Iterable[str]) -> str:
+    """Return texts as a line each, without part numbers."""
+    return "\n".join(filter(None, map(_without_part_numbers, parts)))
 
 
 def _without_part_numbers(line: str) -> str:
@@ -174,7 +191,7 @@ def read_price(value: object) -> float | str:
     """
     if isinstance(value, Real) and not isinstance(value, bool) and math.isnan(value):
         return NO_PRICE
-    text = value.strip()[:LONGEST_PRICE] if isinstance(value, str) else ""
+    text = " ".join(value.split())[:LONGEST_PRICE] if isinstance(value, str) else ""
     if value is None or (isinstance(value, str) and text.lower() in _NOTHING):
         return NO_PRICE
     price = parse_amount(value)
@@ -206,13 +223,20 @@ def plain(value: object) -> str:
     if not isinstance(value, str):
         return ""
     text = value[:LONGEST_FIELD]
-    if "&" in text:
-        text = html.unescape(text)
-    if "<" in text:
-        text = _SKIPPED.sub(" ", text)
     if "&" in text:  # escaped twice, as happens between shops
-        text = html.unescape(text)
+        text = _settled(html.unescape, text)
+    if "<" in text:  # what is left of one tag in another may be a tag
+        text = _settled(partial(_SKIPPED.sub, " "), text)
     return " ".join(clean_text(text).split())
+
+
+def _settled(change: Callable[[str], str], text: str) -> str:
+    """Return a text changed until that changes nothing more, MOST_ROUNDS times at most."""
+    for _ in range(MOST_ROUNDS):
+        before, text = text, change(text)
+        if text == before:
+            break
+    return text
 
 
 def tells_price(text: str, price: float) -> bool:
@@ -225,26 +249,48 @@ def tells_price(text: str, price: float) -> bool:
 
 
 def dollar_amounts(text: str) -> set[float]:
-    """Return the amounts of money that a text tells, in dollars: "$12", "12 USD", "12.99".
+    """Return the amounts of money that a text tells in digits, in dollars.
 
-    >>> sorted(dollar_amounts("12 pieces for $1,299, once 1400.50, priced at 7"))
-    [7.0, 1299.0, 1400.5]
+    Money is what a dollar sign, USD, "dollar" or "price" stands beside, and what has cents.
+
+    >>> sorted(dollar_amounts("12 pieces for $1,299, once 1400.50, a 49-dollar mug, USD7, $12,99"))
+    [7.0, 12.99, 49.0, 1299.0, 1400.5]
     """
     return {
-        float(match[0].replace(",", ""))
+        _dollars(match)
         for match in _AMOUNT.finditer(text)
-        if _is_amount(match, text) and (_has_cents(match) or _is_money(match, text))
+        if _has_cents(match) or _is_money(match, text)
     }
 
 
-def _is_amount(match: re.Match[str], text: str) -> bool:
-    """Tell whether a number begins where the match does: not within a word or another number."""
-    before = text[match.start() - 1 : match.start()] if match.start() else ""
-    return not (before.isalnum() or before in ("_", ".", ","))
+def tells_dollars_of(text: str, price: float, source: str) -> bool:
+    """Tell whether a text has a number that its source has not, and that is a price in USD.
+
+    To the cent, or in whole dollars, above or below: "costs 49" tells 49.99 and 48.60.
+    """
+    prices = {math.floor(price), math.ceil(price), round(price, 2)}
+    return not prices.isdisjoint(_numbers(text) - _numbers(source))
+
+
+def _numbers(text: str) -> set[float]:
+    """Return the numbers in a text; 1,299 and 1.299 may be two."""
+    found = set[float]()
+    for match in _NUMBER.finditer(text):
+        *whole, last = re.split("[.,]", match[0])
+        found.add(float("".join(whole) + "." + last) if whole else float(last))
+        if len(last) == 3:
+            found.add(float("".join(whole) + last))
+    return found
+
+
+def _dollars(match: re.Match[str]) -> float:
+    """Return an amount; a comma before its last two digits is a point."""
+    whole = match[0].removesuffix(match[1] or "").replace(",", "")
+    return float(whole + (match[1] or "").replace(",", "."))
 
 
 def _has_cents(match: re.Match[str]) -> bool:
-    return len(match[1] or "") == 3
+    return (match[1] or "").startswith(".") and len(match[1]) == 3
 
 
 def _is_money(match: re.Match[str], text: str) -> bool:

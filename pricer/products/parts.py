@@ -276,7 +276,7 @@ def _ids_of(stream: BinaryIO, part: Part) -> Ids:
     usable = [row for row in rows if "error" not in row]
     if not usable:
         raise ItemsError(str(rows[0]["error"]))
-    _check_columns(list(usable[0]), part.file)
+    _check_columns(list(dict.fromkeys(name for row in usable for name in row)), part.file)
     match next((row["id"] for row in usable if row.get("id") is not None), None):
         case None:
             return "none"

@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
@@ -20,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pricer.errors import ItemsError
+from pricer.errors import DISK_FULL, ItemsError, PricerError
 from pricer.files import read_parquet_parts, write_parquet_parts
 from pricer.params import Raw
 from pricer.products import items as it
@@ -107,11 +108,12 @@ def raw_items(
 
     Raises:
         ItemsError: a file cannot be read, or there are not enough usable listings.
+        PricerError: the temporary folder's disk is full.
     """
     files, counts = listing_files(path), Counts()
     prices = {"min_price": min_price, "max_price": max_price}
-    with tempfile.TemporaryDirectory() as folder:
-        spool = Path(folder) / "listings.parquet"
+    with _temporary_folder() as folder:
+        spool = folder / "listings.parquet"
         known, categories = _put_aside(_usable(files, counts, raw, prices), spool)
         distinct, repeats = distinct_listings(known, raw.max_similarity)
         if len(distinct) < sum(sizes.values()):
@@ -142,6 +144,22 @@ def raw_items(
             "categories": _category_counts(categories, known.category, distinct, drawn),
         }
     }
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """Yield a folder that vanishes; a full disk is told with where it is."""
+    place = tempfile.gettempdir()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise PricerError(
+            f"no disk space left in {place}, where usable listings wait: free some, or set TMPDIR "
+            "to a folder on another disk, then run the same command again"
+        ) from None
 
 
 def listing_files(path: Path) -> list[Path]:
@@ -183,9 +201,12 @@ def distinct_listings(
         first = ~pd.Series(keys[rows]).duplicated().to_numpy()
         repeats[f"same {reason}"] = int((~first).sum())
         rows = rows[first]
-    near = near_repeats(known.signature[rows], similarity)
-    repeats["near-duplicate"] = int(near.sum())
-    return rows[~near], repeats
+    repeats["near-duplicate"] = 0
+    if similarity < 1:  # 1 asks for equal texts, and the estimate may miss a word
+        near = near_repeats(known.signature[rows], similarity)
+        repeats["near-duplicate"] = int(near.sum())
+        rows = rows[~near]
+    return rows, repeats
 
 
 def sampling_weights(

@@ -74,10 +74,17 @@ def test_answers_are_judged_with_interval_and_n(desk, judge, api):
     for file in desk.rglob("*.json*"):
         assert KEY not in file.read_text()
     # nothing is asked twice; more products are
-    judge(api.url, "--yes", "--products", "10")
+    told = judge(api.url, "--yes", "--products", "10")
+    assert "900 tokens in, 40 out, at" in told and "would tell, 0 and 0, at" in told
     assert len(api.requests) == 10
     judge(api.url, "--yes", "--products", "12")
     assert len(api.requests) == 12
+    # nor is a text that products share
+    test = pd.read_parquet(desk / "data/items/test.parquet").assign(summary="The same mug")
+    write_parquet(desk / "data/items/test.parquet", test)
+    assert "; 90 tokens in, 4 out, at" in judge(api.url, "--yes")
+    assert len(api.requests) == 13
+    assert read_asked(desk / "metrics/api/shop-m1.json").input_tokens == 90
 
 
 def test_a_server_that_asks_to_wait_is_asked_again(judge, api):

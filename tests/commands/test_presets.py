@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -131,9 +132,12 @@ def test_older_params_get_the_knobs_they_lack_and_lose_what_is_gone():
     assert values(with_preset("", LITE)) == values(LITE)
 
 
-def test_where_nobody_can_be_asked_the_diff_is_all_there_is(project, pricer):
+@pytest.mark.parametrize(
+    "nobody", [{"stdin": subprocess.DEVNULL}, {"preexec_fn": partial(os.close, 0)}]
+)
+def test_where_nobody_can_be_asked_the_diff_is_all_there_is(project, pricer, nobody):
     before = (project / "params.yaml").read_text()
-    failed = pricer(project, "preset", "lite", stdin=subprocess.DEVNULL)
+    failed = pricer(project, "preset", "lite", **nobody)
     assert failed.returncode == 1 and "+  r: 32\n" in failed.stdout
     assert failed.stderr == "pricer: nothing written: add --yes to write this to params.yaml\n"
     assert (project / "params.yaml").read_text() == before

@@ -51,9 +51,10 @@ def api() -> Iterator[Api]:
 def rewrite(desk, commands):
     """Runs the command; what it says never holds the key."""
 
-    def run(url: str, *options: str, ok: bool = True) -> str:
+    def run(url: str, *options: str, ok: bool = True, stdin: str = "</dev/null") -> str:
+        command = [str(commands / "pricer"), *COMMAND, "--url", url, *options]
         done = subprocess.run(
-            [str(commands / "pricer"), *COMMAND, "--url", url, *options],
+            ["sh", "-c", f'exec "$@" {stdin}', "sh", *command],
             cwd=desk,
             env=os.environ | {"OPENAI_API_KEY": KEY},
             capture_output=True,
@@ -72,7 +73,9 @@ def test_products_get_new_descriptions_that_can_be_trained_on(desk, rewrite, api
     assert re.search(
         r"20 of 20 products to ask, about [\d,]+ tokens in and 1,800 out, for \$0.0", told
     )
-    assert "20 of 20 descriptions are new; 1,800 tokens in, 80 out, for $0.00" in told
+    assert (
+        "20 of 20 descriptions are new; 1,800 tokens in, 80 out, for $0.00, all in this run" in told
+    )
     assert "-S items.source=files -S items.files.path=data/rewritten" in told
     for split in SPLITS:
         before, after = (
@@ -85,7 +88,8 @@ def test_products_get_new_descriptions_that_can_be_trained_on(desk, rewrite, api
         pd.testing.assert_frame_equal(after[same], before[same])
     record = json.loads((desk / "data/rewritten/rewritten.json").read_text())
     assert record["model"] == "shop/m1" and record["products"] == 20 and record["unchanged"] == {}
-    assert record["cost_usd"] == pytest.approx((1800 * 2 + 80 * 8) / 1e6)
+    assert record["all_answers"]["cost_usd"] == pytest.approx((1800 * 2 + 80 * 8) / 1e6)
+    assert record["this_run"] == record["all_answers"]
     # `items.source: files` reads them, and what is written of those is the same, without asking
     sizes = dict.fromkeys(SPLITS, 1)
     splits, _ = file_items(
@@ -94,13 +98,23 @@ def test_products_get_new_descriptions_that_can_be_trained_on(desk, rewrite, api
     assert [len(splits[split]) for split in SPLITS] == [12, 4, 4]
     asked = len(api.requests)
     write_items(desk / "data/items", splits)
-    assert "0 of 20 products to ask" in rewrite(api.url)
+    told = rewrite(api.url, "--input-price", "200", "--output-price", "800")
+    assert "0 of 20 products to ask" in told
+    assert "1,800 tokens in, 80 out, for $0.42, 0 and 0, for $0.00, in this run" in told
+    record = json.loads((desk / "data/rewritten/rewritten.json").read_text())
+    assert record["all_answers"]["input_tokens"] == 1800 and record["this_run"]["input_tokens"] == 0
     assert len(api.requests) == asked == 20
     assert KEY not in "".join(file.read_text() for file in desk.rglob("*.json*"))
+    # products that share a text share its answer and its cost
+    same = {split: items.assign(full="The same mug") for split, items in splits.items()}
+    write_items(desk / "data/items", same)
+    assert "20 of 20 descriptions are new; 90 tokens in, 4 out, at" in rewrite(api.url, "--yes")
+    assert len(api.requests) == 21
 
 
-def test_nobody_is_asked_before_someone_agrees(desk, rewrite, api):
-    told = rewrite(api.url, ok=False)
+@pytest.mark.parametrize("stdin", ["</dev/null", "<&-"])
+def test_nobody_is_asked_before_someone_agrees(desk, rewrite, api, stdin):
+    told = rewrite(api.url, ok=False, stdin=stdin)
     assert "20 of 20 products to ask, about" in told and "at most 8,000 out (--max-tokens)" in told
     assert "nobody to confirm it: add --yes" in told
     assert not api.requests and not (desk / "data/rewritten").exists()
@@ -191,15 +205,29 @@ def test_a_refusal_is_one_line_and_leaves_nothing_half_written(desk, rewrite, ap
         ("Sure!\n" + GOOD, OTHER_FORM),
         *((GOOD.replace("A mug.", text), TELLS_PRICE) for text in ("Costs $20.", "24.99 it is")),
         *((GOOD.replace("A mug.", text), TELLS_PRICE) for text in ("25 dollars", "priced at 25")),
+        *((GOOD.replace("A mug.", text), TELLS_PRICE) for text in ("USD49.99", "USD49", "$12,99")),
+        *((GOOD.replace("A mug.", text), TELLS_PRICE) for text in ("a 49-dollar mug", "costs 9")),
+        (GOOD.replace("A mug.", "priced at USD49.99"), TELLS_PRICE),
+        *((GOOD.replace("A mug.", text), TELLS_PRICE) for text in ("At 34", "at 35.", "34,56")),
+        *((GOOD.replace("A mug.", text), TELLS_PRICE) for text in ("34.560", "for35", "34.56EUR")),
+        (GOOD.replace("A mug.", "33 mugs of 36 g, 134 or 340 ml"), ""),
         (GOOD.replace("A mug.", "Price is $"), TELLS_PRICE),
     ],
 )
 def test_an_answer_is_a_summary_or_says_why_not(said, reason):
-    text, found = checked(said, FULL)
+    text, found = checked(said, FULL, 34.56)
     assert found == reason
     assert reason or re.fullmatch(
         r"Title: .*\nCategory: .*\nBrand: .*\nDescription: .*\nDetails: .*", text
     )
+
+
+def test_a_price_that_the_listing_has_as_a_number_may_be_told():
+    assert checked(GOOD, FULL, 12.0)[1] == ""  # holds 12 oz
+    assert checked(GOOD.replace("12 oz", "12 or 13 oz"), FULL, 13.0)[1] == TELLS_PRICE
+    thousand = GOOD.replace("A mug.", "Of 1,299 parts.")
+    assert checked(thousand, FULL, 1299.0)[1] == TELLS_PRICE
+    assert checked(thousand, FULL + " 1299 parts.", 1299.0)[1] == ""
 
 
 def test_a_real_server_that_babbles_changes_nothing(desk, rewrite, base_model_dir, tmp_path):
@@ -213,6 +241,7 @@ def test_a_real_server_that_babbles_changes_nothing(desk, rewrite, base_model_di
         told = rewrite(url, "--yes", "--max-tokens", "5", "--output", "out")
     assert "0 of 20 descriptions are new (the others keep theirs: " in told
     record = json.loads((desk / "out/rewritten.json").read_text())
-    assert record["input_tokens"] > 20 * 50 and 0 < record["output_tokens"] <= 20 * 6
+    tokens = record["all_answers"]
+    assert tokens["input_tokens"] > 20 * 50 and 0 < tokens["output_tokens"] <= 20 * 6
     after = read_items(desk / "out", "train")
     assert (after["summary"] == after["full"]).all()

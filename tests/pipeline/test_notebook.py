@@ -55,6 +55,7 @@ def test_the_notebook_runs_from_beginning_to_end(
     project = reproduced.copy(tmp_path / "project")
     # retrained, but on what the shared run has fetched already
     project.set(train__seed=7, train__num_train_epochs=2)
+    (project.folder / "presets").mkdir()  # a project's own come before the library's
     (project.folder / "params.yaml").replace(project.folder / "presets/small.yaml")
     project.run("git", "checkout", "-q", "params.yaml")
     notebook = executed(
@@ -107,11 +108,11 @@ def test_elsewhere_the_first_cell_clones_the_version_that_it_names(
     assert version and f'TAG = "v{version[1]}"' in first.source
     origin, elsewhere = tmp_path / "origin", tmp_path / "elsewhere"
     git = ["git", "-C", str(origin), "-c", "user.name=tests", "-c", "user.email=tests@localhost"]
-    (origin / "presets").mkdir(parents=True)
+    (origin / "pricer/presets").mkdir(parents=True)
     elsewhere.mkdir()
     subprocess.run(["git", "init", "-q", str(origin)], check=True)
     for text in ("tagged", "later"):
-        (origin / "presets/demo.yaml").write_text(text)
+        (origin / "pricer/presets/demo.yaml").write_text(text)
         subprocess.run([*git, "add", "-A"], check=True)
         subprocess.run([*git, "commit", "-qm", text], check=True)
         if text == "tagged":
@@ -133,4 +134,4 @@ def test_elsewhere_the_first_cell_clones_the_version_that_it_names(
     for _ in range(2):  # the second time it is there already
         done = run(PRICER_REPOSITORY=str(origin))
         assert (done.stdout, done.stderr) == (f"{elsewhere / 'pricer'}\n", "")
-    assert (elsewhere / "pricer/presets/demo.yaml").read_text() == "tagged"
+    assert (elsewhere / "pricer/pricer/presets/demo.yaml").read_text() == "tagged"

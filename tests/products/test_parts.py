@@ -179,6 +179,11 @@ def test_a_missing_id_is_no_kind_of_id(tmp_path):
     assert [row["id"] for row in rows] == ids * 2 and not any(row["error"] for row in rows)
 
 
+def test_the_first_product_may_lack_a_summary(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"id": 1}\n{"id": 2, "summary": "mug"}\n')
+    assert [(row["id"], row["summary"]) for row in rows_of(tmp_path)] == [(1, None), (2, "mug")]
+
+
 def test_texts_of_any_type_of_arrow_are_texts(tmp_path):
     for name, kind in {"a": pa.string_view(), "b": pa.dictionary(pa.int8(), pa.string())}.items():
         texts = pa.array(["m1"], pa.string()).cast(kind)

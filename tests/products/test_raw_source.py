@@ -2,8 +2,11 @@
 
 import gzip
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from itertools import permutations
 from pathlib import Path
@@ -146,6 +149,19 @@ def test_everything_that_is_left_out_is_counted(tmp_path):
     )
 
 
+def test_at_a_similarity_of_one_a_word_makes_another_product(tmp_path):
+    before, after = " ".join(WORDS[:200]), " ".join(WORDS[200:400])
+    rows = [
+        row | {"description": f"{before} only{n} {after}", "features": [], "details": None}
+        for n, row in enumerate(listings(30))
+    ]
+    file = write(tmp_path / "a.jsonl", [*rows, rows[0]])
+    _, record = read(file, max_similarity=1.0)
+    assert record["raw"]["repeats"] == {"same title": 1, "same text": 0, "near-duplicate": 0}
+    with pytest.raises(ItemsError, match="there are 1 usable"):
+        read(file, max_similarity=0.8)
+
+
 def test_where_nothing_is_left_the_reason_that_took_most_is_told(tmp_path):
     rows = [row | {"price": "None"} for row in listings(30)]
     rows[3]["price"] = "5000"
@@ -181,6 +197,29 @@ def test_files_that_cannot_be_read_end_in_one_line(tmp_path, name, content, says
     with pytest.raises(ItemsError, match=says) as error:
         read(path if path.parent == tmp_path else path.parent)
     assert "\n" not in str(error.value)
+
+
+def test_a_full_temporary_folder_is_named(tmp_path):
+    """A limit on the size of files stands for a full disk: the system's own error, by way of Arrow.
+
+    In a process of its own, which it does not outlive.
+    """
+    file = write(tmp_path / "a.jsonl", listings(300))
+    code = (
+        "import resource, sys; from pathlib import Path; from tests.products import test_raw_source"
+        "\nresource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))"
+        "\ntest_raw_source.read(Path(sys.argv[1]))"
+    )
+    (tmp_path / "full").mkdir()
+    failed = subprocess.run(
+        [sys.executable, "-c", code, str(file)],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path / "full")},
+        capture_output=True,
+        text=True,
+    )
+    assert f"PricerError: no disk space left in {tmp_path}/full, where" in failed.stderr
+    assert not list((tmp_path / "full").iterdir())
 
 
 def test_a_folder_is_read_whole_and_names_of_files_are_categories(tmp_path):
