@@ -247,7 +247,8 @@ def test_an_overlay_without_knobs_is_told(project, text, pricer):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("items: [\n", "demo.yaml is not valid YAML"), ("- 1\n", "must map sections")]
+    ("text", "says"),
+    [("items: [\n", "demo.yaml is not valid YAML"), ("- 1\n", "must map sections")],
 )
 def test_a_projects_own_defaults_may_be_broken_too(tmp_path, text, says):
     (tmp_path / "demo.yaml").write_text(text)
