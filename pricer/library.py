@@ -13,6 +13,7 @@ from pricer.provenance import NOT_HASHED, PACKAGE, file_sha256
 
 ROOT = PACKAGE.parent
 NOT_TRACKED = {PACKAGE / name for name in NOT_HASHED}
+HASHES = "metrics/library"  # where they are in such a project
 OWN = "library"  # the script that writes the hashes of the others' code
 
 

@@ -79,12 +79,15 @@ def check_libraries(root: Path) -> Iterator[Finding]:
     pins = {}
     if file.is_file():
         text = file.read_text(encoding="utf-8", errors="replace")
-        pinned = re.findall(r"^([\w.-]+)==([\w.]+)", text, re.MULTILINE)
+        # this library's own version is a comment where pip cannot have it by its name
+        pinned = re.findall(r"^(?:# (?=pricer==))?([\w.-]+)==([\w.]+)", text, re.MULTILINE)
         pins = {name.lower(): pin for name, pin in pinned}
     again = "`pip install -r requirements.txt` mends it"
     if file == constraints:
         again = "`rm .venv/ready && make repro` sets .venv up again"
     for name in (*LIBRARIES, "datasets", "dvc", "pricer"):
+        if name == "pricer" and file == requirements:
+            again = "install that one's wheel or repository, PyPI's pricer is another project's"
         pin = pins.get(name, "")
         try:
             found = version(name)
@@ -278,7 +281,7 @@ def check_repositories(root: Path) -> Iterator[Finding]:
         )
         yield Finding("git and DVC", "git", "no commit", problem, fatal=True)
     else:
-        changed = len((_run(root, "git", "status", "--porcelain") or "").splitlines())
+        changed = len((_run(root, "git", "status", "--porcelain", ".") or "").splitlines())
         yield Finding("git and DVC", "git", f"{revision}, {changed} files changed or new")
     if not (root / ".dvc").is_dir():
         problem = "no .dvc folder here: run from the project's root"

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from pricer.commands.inspection import adapted_model, estimate_on, model_shape
-from pricer.commands.presets import preset_params
+from pricer.commands.presets import BUILT_IN, preset_params
 from pricer.model.sources import find_config
 from pricer.workspace import Workspace
 
@@ -21,25 +21,21 @@ def gpu_bytes() -> int | None:
     return int(torch.cuda.get_device_properties(0).total_memory)
 
 
-def fitting_presets(memory: int | None, root: Path = Path()) -> list[str]:
-    """Return the presets whose training is estimated to fit, the one to begin with first.
+def fitting_presets(memory: int | None) -> list[str]:
+    """Return the library's presets whose training is estimated to fit, the one to begin with first.
 
     Args:
         memory: of the GPU, bytes, see `gpu_bytes`; None where there is none.
-        root: the project, which has the presets.
-
-    Raises:
-        ParamsError: there are no such presets, or not in `root`.
     """
     if memory is None:
         return [WITHOUT_A_GPU]
-    fitting = [name for name in ON_A_GPU if _needed_bytes(name, Workspace(root)) <= memory]
+    fitting = [name for name in ON_A_GPU if _needed_bytes(name) <= memory]
     return [*fitting, WITHOUT_A_GPU]
 
 
-def _needed_bytes(preset: str, project: Workspace) -> int:
-    params = preset_params(project.presets, preset)
-    config, _ = find_config(params.model, project.base_model)
+def _needed_bytes(preset: str) -> int:
+    params = preset_params(BUILT_IN, preset)
+    config, _ = find_config(params.model, Workspace(Path()).base_model)
     shape = model_shape(adapted_model(config, params.lora))
     # in bfloat16 the same: both have two bytes
     return sum(estimate_on("cuda", "float16", shape, params).values())

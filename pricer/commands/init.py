@@ -23,14 +23,28 @@ def init(
 
     if CONTROLS.search(str(folder)):
         raise PricerError(f"{quoted(str(folder))} has characters that show nothing: name another")
+    if items and CONTROLS.search(str(items)):
+        raise PricerError(
+            f"--items {quoted(str(items))} has characters that show nothing or are no text: "
+            "rename it"
+        )
     if items and not items.exists():
         raise PricerError(f"--items {quoted(str(items))}: no such file or folder")
     with projects.beginning(folder) as partial:
-        params = projects.project_params(items, folder)
-        told = projects.create(partial, folder.resolve().name, params)
+        params, left_out = projects.project_params(items)
+        told = projects.create(partial, folder.resolve().name, params, items)
     print(f"{folder.resolve()} is a project now: {told}")
+    if items:
+        print(_about_products(items, folder))
+    if left_out:
+        print(f"{left_out} are not used: with items.files.on_invalid: error that is an error")
     print("", *_next_commands(folder), sep="\n  ")
     print("\nparams.yaml has every knob, README.md the next commands")
+
+
+def _about_products(items: Path, folder: Path) -> str:
+    held = ", which DVC holds" if (folder / "products.dvc").exists() else ""
+    return f"a copy of {items} is in its folder products{held}"
 
 
 def _next_commands(folder: Path) -> list[str]:

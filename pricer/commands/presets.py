@@ -26,8 +26,8 @@ def preset_files(folder: Path) -> dict[str, Path]:
 
     Of two with the same name, the project's is taken.
     """
-    files = [*BUILT_IN.glob("*.yaml"), *folder.glob("*.yaml")]
-    return dict(sorted((file.stem, file) for file in files))
+    files = {file.stem: file for file in (*BUILT_IN.glob("*.yaml"), *folder.glob("*.yaml"))}
+    return dict(sorted(files.items()))
 
 
 def preset_params(folder: Path, name: str) -> Params:
@@ -46,11 +46,11 @@ def preset_text(folder: Path, name: str) -> str:
     Raises:
         ParamsError: there is no such preset, or it does not map sections to knobs.
     """
-    overlay = _overlay(folder, name)
-    text = params_text(preset_files(folder)[DEFAULTS])
+    params = _overlay(folder, DEFAULTS)
     if name == DEFAULTS:
-        return text
-    return with_knobs(text, overlay)
+        return params_text(preset_files(folder)[DEFAULTS])
+    _update(params, _overlay(folder, name))
+    return dump(params)
 
 
 def with_knobs(text: str, values: dict[str, Any]) -> str:

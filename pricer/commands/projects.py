@@ -2,16 +2,18 @@
 
 import json
 import logging
-import os
 import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import distribution, requires, version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import pandas as pd
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
@@ -26,15 +28,14 @@ from pricer.commands.presets import (
 )
 from pricer.errors import PricerError, first_line, quoted
 from pricer.escaping import markdown
-from pricer.library import write_hashes
+from pricer.library import HASHES, write_hashes
 from pricer.params import parse_params
 from pricer.products.file_source import file_items, read_products
-from pricer.products.items import clean_products, drop_duplicates
-from pricer.products.splits import split_and_count
+from pricer.products.items import clean_products, drop_duplicates, split_items, title_key
+from pricer.products.splits import told
 from pricer.provenance import PACKAGE
 
 TEMPLATE = PACKAGE / "project"
-HASHES = "metrics/library"  # where the stage `library` leaves what the others depend on
 PIPELINE_HEAD = f"""\
 # The pipeline, in the order data flows. `library` notes what code the installed pricer runs in each
 # stage; the others depend on that, so that an upgrade reruns what it changes and nothing else.
@@ -49,10 +50,13 @@ stages:
           cache: false
 
 """
-NOT_ON_PYPI = "# install its wheel first: what PyPI has under this name is another project's"
+NOT_ON_PYPI = (
+    "# pricer=={}: install its wheel or its repository, PyPI's pricer is another project's"
+)
 PARTIAL = ".begun"  # in the project's folder, where it is put together
 HELD_OUT = ("validation", "test")
 SMALLEST, LARGEST = 10, 2_000  # products of each that are held out
+LARGEST_IN_GIT = 5_000_000  # bytes of products; DVC holds more than that
 
 
 @contextmanager
@@ -82,61 +86,112 @@ def beginning(folder: Path) -> Iterator[Path]:
         raise
 
 
-def project_params(items: Path | None, folder: Path) -> str:
+def project_params(items: Path | None) -> tuple[str, str]:
     """Return the text of a project's `params.yaml`: the defaults, with one's own products.
 
     Args:
-        items: a file of products or a folder of splits; None for the built-in catalogue.
-        folder: of the project, which the path of `items` will be relative to.
+        items: a file of products or a folder of splits, which `create` copies; None for the
+            built-in catalogue.
+
+    Returns:
+        The text; what of the products is not used and why, empty if all are.
 
     Raises:
         PricerError: the products cannot be read or are too few.
     """
     text = preset_text(BUILT_IN, DEFAULTS)
     if items is None:
-        return text
+        return text, ""
     params = parse_params(text, preset_files(BUILT_IN)[DEFAULTS]).items
     cleaning: Any = {
-        "on_invalid": params.files.on_invalid,
+        "on_invalid": "drop",
         "min_price": params.min_price,
         "max_price": params.max_price,
     }
-    files: dict[str, Any] = {"path": os.path.relpath(items.resolve(), folder.resolve())}
     if items.is_dir():
-        file_items(items, {}, seed=params.files.seed, **cleaning)  # says if it will not do
+        _, counts = file_items(items, {}, seed=params.files.seed, **cleaning)
+        left_out, read = Counter(counts["left_out"]), counts["read"]
+        left_out["in two splits"] = counts["shared_between_splits"]
+        sizes = {}
     else:
-        sizes = split_sizes(items, seed=params.files.seed, **cleaning)
-        files |= {f"{split}_size": size for split, size in sizes.items()}
-    return with_knobs(text, {"items": {"source": "files", "files": files}})
+        rows = read_products(items)
+        usable, left_out = clean_products(rows, where=str(items), **cleaning)
+        distinct, read = drop_duplicates(usable), len(rows)
+        sizes = split_sizes(distinct, params.files.seed, f"{items}: of {read} rows{told(left_out)}")
+    files: dict[str, Any] = {"path": _place(items).as_posix()}
+    files |= {f"{split}_size": size for split, size in sizes.items()}
+    if any(left_out[reason] for reason in left_out if not reason.startswith("price outside")):
+        files["on_invalid"] = "drop"
+    text = with_knobs(text, {"items": {"source": "files", "files": files}})
+    return text, f"{left_out.total()} of {read} rows{told(left_out)}" if +left_out else ""
 
 
-def split_sizes(file: Path, *, seed: int, **cleaning: Any) -> dict[str, int]:
-    """Return sizes of splits that use every product of a file, most of them for training.
+def split_sizes(items: pd.DataFrame, seed: int, where: str) -> dict[str, int]:
+    """Return sizes of splits that use every product, most of them for training.
 
     Args:
-        file: of products.
+        items: distinct products, of which those with near-identical titles stay together.
         seed: of the splits.
-        cleaning: see `clean_products`.
+        where: what is split, for messages.
 
     Raises:
-        PricerError: the products cannot be read or are too few.
+        PricerError: there are too few, or too many of them have to stay together.
     """
-    rows = read_products(file)
-    items, left_out = clean_products(rows, where=str(file), **cleaning)
-    n = len(drop_duplicates(items))
+    n = len(items)
+    # in the order in which splits are filled: with room in one alone, each group goes there
+    order = split_items(items, {"train": n, "validation": 0, "test": 0}, seed=seed, where=where)
+    titles = order["train"]["title"].map(title_key)
+    groups = titles.groupby(titles, sort=False).size()
     held_out = min(max(n // 10, SMALLEST), LARGEST)
-    sizes = {"train": max(n - 2 * held_out, SMALLEST)} | dict.fromkeys(HELD_OUT, held_out)
-    split_and_count(items, left_out, sizes, seed=seed, where=str(file), read=len(rows))
-    return sizes
+    for size in range(held_out, n // 3 + 1):
+        room = {"test": size, "validation": size, "train": n}
+        for group in groups:
+            room[next(split for split, left in room.items() if group <= left)] -= group
+        # what fits when there is a little more room fits the same way where there is none left
+        sizes = {"train": n - room["train"]} | {split: size - room[split] for split in HELD_OUT}
+        if min(sizes.values()) >= SMALLEST:
+            return {split: int(size) for split, size in sizes.items()}
+    raise PricerError(
+        f"{where} {n} distinct products are usable, in {len(groups)} groups of near-identical "
+        f"titles, which stay together: that is too few for {SMALLEST} each to train, to validate "
+        "and to test"
+    )
 
 
-def create(folder: Path, name: str, params: str) -> str:
+def _place(items: Path) -> Path:
+    """Return where a project has one's own products, from its root."""
+    products = Path("products")
+    return products if items.is_dir() else products / items.name
+
+
+def take_products(items: Path, folder: Path) -> bool:
+    """Copy one's own products into a project; tell whether they are for DVC, not git, to hold.
+
+    Args:
+        items: a file, or a folder of splits: what else lies there is left.
+        folder: of the project.
+    """
+    splits = ("train.", "validation.", "test.")
+    files = [items]
+    if items.is_dir():
+        files = [
+            file for file in items.iterdir() if file.is_file() and file.name.startswith(splits)
+        ]
+    target = folder / "products"
+    target.mkdir()
+    for file in files:
+        shutil.copyfile(file, target / file.name)
+    return sum(file.stat().st_size for file in target.iterdir()) > LARGEST_IN_GIT
+
+
+def create(folder: Path, name: str, params: str, items: Path | None) -> str:
     """Make an empty folder a project with git and DVC; return what became of git.
 
     Args:
         folder: to write to.
         name: of the project.
         params: text of its `params.yaml`.
+        items: one's own products, which are copied to `products/`.
     """
     with_git = shutil.which("git") is not None
     around = _git(folder, "rev-parse", "--show-toplevel").stdout.strip() if with_git else ""
@@ -152,25 +207,33 @@ def create(folder: Path, name: str, params: str) -> str:
     if around:  # DVC has staged files under a name that they will not keep
         _git(folder, "rm", "-r", "--cached", "--force", "--quiet", ".")
     shutil.copytree(TEMPLATE, folder, dirs_exist_ok=True)
-    dvc_yaml, readme = (
-        (folder / file).read_text(encoding="utf-8") for file in ("dvc.yaml", "README.md")
+    dvc_yaml, readme, knobs = (
+        (folder / file).read_text(encoding="utf-8")
+        for file in ("dvc.yaml", "README.md", "docs/params.md")
     )
     for file, text in {
         "dvc.yaml": pipeline(dvc_yaml),
         "params.yaml": params,
         "requirements.txt": requirements(),
         "README.md": readme.replace("NAME", markdown(name), 1),
+        "docs/params.md": params_page(knobs),
     }.items():
         (folder / file).write_text(text, encoding="utf-8")
     write_hashes(folder / HASHES)
+    if items is not None and take_products(items, folder):
+        with Repo(str(folder)) as repo:
+            repo.add(str(folder / "products"))
     if not with_git:
         return "git is not installed: nothing is committed, and there are no experiments"
     if around:
         return f"it lies in the git repository {around}: commit it there, nothing is yet"
     _git(folder, "add", "--all")
+    if items is not None and not (folder / "products.dvc").exists():
+        _git(folder, "add", "--force", "products")  # though git may be told to ignore *.csv
     done = _git(folder, "commit", "--message", "pricer init")
     if done.returncode:
-        why = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1]
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        why = said[-1] if said else "it says nothing, as a hook may have it"
         return (
             f"git could not commit it ({why}): mend that, as by `git config --global user.name`, "
             "user.email, then `git commit`"
@@ -202,6 +265,16 @@ def pipeline(text: str) -> str:
     return PIPELINE_HEAD + dump(whole).partition("stages:\n")[2]
 
 
+def params_page(text: str) -> str:
+    """Return the page on params for a project that has none of the pages it links to.
+
+    Args:
+        text: of the library's own page.
+    """
+    text = re.sub(r"\n\nThis page is made from .*", "", text, count=1)
+    return re.sub(r"\[([\w.-]+)\]\(\1\)", r"`docs/\1` of the library's repository", text)
+
+
 def requirements() -> str:
     """Return what pip needs for the same library elsewhere, and what it runs on here, pinned."""
     needed = [line for line in requires("pricer") or [] if "extra ==" not in line]
@@ -212,11 +285,18 @@ def requirements() -> str:
 
 
 def _library() -> str:
-    """Return where this library came from, if pip has noted that, or else its version."""
+    """Return where this library came from, if pip has noted an address for all, or its version.
+
+    No password and no signature gets out: who begins a project shares it.
+    """
     noted = json.loads(distribution("pricer").read_text("direct_url.json") or "{}")
-    url = noted.get("url", "")
-    if "vcs_info" in noted:
-        return f"pricer @ {noted['vcs_info']['vcs']}+{url}@{noted['vcs_info']['commit_id']}"
-    if url.startswith("http"):
-        return f"pricer @ {url}"
-    return f"{NOT_ON_PYPI}\npricer=={version('pricer')}"
+    url = urlsplit(noted.get("url", ""))
+    user, is_user, host = url.netloc.rpartition("@")
+    if url.scheme == "ssh" and is_user:  # a name that all use, as git's
+        host = f"{user.partition(':')[0]}@{host}"
+    address = f"{url.scheme}://{host}{url.path}"
+    if url.scheme in ("http", "https", "ssh") and not url.query:
+        if "vcs_info" in noted:
+            return f"pricer @ {noted['vcs_info']['vcs']}+{address}@{noted['vcs_info']['commit_id']}"
+        return f"pricer @ {address}"
+    return NOT_ON_PYPI.format(version("pricer"))

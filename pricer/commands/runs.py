@@ -10,7 +10,7 @@ import pandas as pd
 from pricer.errors import PricerError, quoted
 from pricer.files import read_parquet
 from pricer.judging.asked import read_asked
-from pricer.library import is_current
+from pricer.library import HASHES, is_current
 from pricer.prices.predictions import read_baselines, read_predictions
 from pricer.workspace import require
 
@@ -119,10 +119,12 @@ def read_revision(path: Path, revision: str) -> io.BytesIO:
     # DVC takes a second to import: only who asks for an earlier run waits for it
     import dvc.api
     from dvc.exceptions import DvcException
-    from dvc.scm import RevError, SCMError
+    from dvc.scm import SCM, RevError, SCMError
 
     try:
-        content = dvc.api.read(str(path), rev=revision, mode="rb")
+        # at a revision, DVC takes paths from git's root, which may be a folder further up
+        inside = Path.cwd().relative_to(Path(SCM(str(Path.cwd())).root_dir).resolve())
+        content = dvc.api.read(str(inside / path), rev=revision, mode="rb")
     except RevError:
         raise PricerError(
             f"{quoted(revision)} is no predictor, git revision or experiment: "
@@ -152,6 +154,6 @@ def stages_to_run(target: str) -> list[str]:
     except NotDvcRepoError:
         raise PricerError(f"{Path.cwd()} is not in a DVC project: run from the root") from None
     # in a project without the library's files, the stage that looks at them is one that always runs
-    if changed.get("library") == ["always changed"] and is_current(Path("metrics/library")):
+    if changed.get("library") == ["always changed"] and is_current(Path(HASHES)):
         del changed["library"]
     return sorted(changed)

@@ -88,10 +88,14 @@ def test_other_versions_than_pinned_are_told(project):
 
 def test_a_projects_own_pins_are_those_it_was_begun_with(project):
     (project / "constraints.txt").unlink()
-    (project / "requirements.txt").write_text("pricer==0.0.1\nnumpy==0.0.2  # caf\u00e9\n")
-    told = [problem for problem, _ in problems(project)]
-    assert [problem.split(",")[0][:9] for problem in told] == ["numpy is ", "pricer is"]
-    assert all(problem.endswith("`pip install -r requirements.txt` mends it") for problem in told)
+    pins = "# pricer==0.0.1: install its wheel\n# peft==0.0.1\nnumpy==0.0.2  # caf\u00e9\n"
+    (project / "requirements.txt").write_text(pins)
+    numpy, pricer = (problem for problem, _ in problems(project))
+    assert numpy.startswith("numpy is ")
+    assert numpy.endswith("`pip install -r requirements.txt` mends it")
+    # PyPI has a stranger's package under this name
+    assert pricer.startswith("pricer is ") and "pinned is 0.0.1" in pricer
+    assert "pip install" not in pricer and pricer.endswith("PyPI's pricer is another project's")
 
 
 def test_params_that_are_wrong_are_told_and_the_machine_all_the_same(project):
@@ -196,6 +200,22 @@ def test_comparing_with_a_revision_outside_of_git_is_one_line(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PricerError, match="'HEAD' is no predictor here, and revisions and exper"):
         read_revision(Path("data/predictions/tuned.parquet"), "HEAD")
+
+
+def test_a_project_in_a_folder_of_a_repository_has_earlier_runs_too(project, monkeypatch):
+    shop = project / "shop"
+    shop.mkdir()
+    (shop / ".dvc").mkdir()
+    (shop / "scores.json").write_text("1")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in ("add -f -A", "commit -qm run"):
+        subprocess.run(["git", *identity, *command.split()], cwd=shop, check=True)
+    (shop / "scores.json").write_text("2")
+    (project / "elsewhere").touch()
+    monkeypatch.chdir(shop)
+    git = next(f for f in checkup.check_repositories(Path()) if f.what == "git")
+    assert git.value.endswith(", 1 files changed or new")
+    assert read_revision(Path("scores.json"), "HEAD").read() == b"1"
 
 
 def test_cpu_features_are_read_where_linux_lists_them(tmp_path):

@@ -4,7 +4,6 @@ import pytest
 
 from pricer.commands.fitting import fitting_presets, gpu_bytes
 from pricer.commands.memory import GIB
-from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
@@ -19,7 +18,7 @@ from tests.conftest import ROOT
     ],
 )
 def test_the_memory_of_the_gpu_says_which_presets_fit(memory, presets):
-    assert fitting_presets(memory, ROOT) == presets
+    assert fitting_presets(memory) == presets
 
 
 def test_a_machine_without_a_gpu_has_no_memory_of_one(monkeypatch):

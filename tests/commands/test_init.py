@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from pricer.commands.projects import HASHES
+from pricer.commands import projects
 from pricer.files import write_json
-from pricer.library import is_current
+from pricer.library import HASHES, is_current
 from pricer.params import read_params
+from pricer.products.file_source import file_items
+from pricer.products.items import SPLITS
 from pricer.provenance import PACKAGE
 from tests.conftest import ROOT
-from tests.test_project import script_of, stage_definitions
+from tests.test_project import load_yaml, script_of, stage_definitions
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -62,7 +64,10 @@ def test_a_project_is_complete_committed_and_the_same_pipeline(pricer, tmp_path)
     assert (folder / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
     assert (folder / "README.md").read_text().startswith("# my shop\n")
     required = (folder / "requirements.txt").read_text()
-    assert re.search(r"^pricer==[\d.]+$", required, re.M) and "\ntorch==2.13.0\n" in required
+    assert (
+        re.search(r"^# pricer==[\d.]+: install its wheel", required, re.M)
+        and "\ntorch==2.13.0\n" in required
+    )
     ours, theirs = stage_definitions(), stage_definitions(folder)
     library = theirs.pop("library")
     assert library["outs"] == [HASHES] and set(theirs) == set(ours)
@@ -118,9 +123,78 @@ def test_ones_own_products_are_all_used(pricer, tmp_path):
     done = pricer("init", "shop", "--items", "mine.jsonl")
     assert done.returncode == 0, done.stderr
     items = read_params(tmp_path / "shop/params.yaml").items
-    assert (items.source, items.files.path) == ("files", "../mine.jsonl")
+    assert (items.source, items.files.path) == ("files", "products/mine.jsonl")
+    assert (tmp_path / "shop/products/mine.jsonl").read_bytes() == source.read_bytes()
+    assert "a copy of mine.jsonl is in its folder products\n" in done.stdout
+    assert items.files.on_invalid == "error"
     sizes = (items.files.train_size, items.files.validation_size, items.files.test_size)
     assert sizes == (40, 10, 10) and sum(sizes) == len(source.read_text().splitlines())
+
+
+def test_products_that_cannot_be_used_are_told_and_sizes_are_those_that_can_be_filled(
+    pricer, tmp_path
+):
+    # titles of the same words stay in one split
+    rows = [
+        {"title": f"lamp {n // 2}", "category": "", "price": 5 + n, "summary": f"lamp number {n}"}
+        for n in range(110)
+    ]
+    lines = [json.dumps(row) for row in [*rows, rows[0] | {"price": "?"}]]
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines))
+    done = pricer("init", "shop", "--items", "mine.jsonl")
+    assert done.returncode == 0 and "1 of 111 rows" in done.stdout, done.stderr
+    items = read_params(tmp_path / "shop/params.yaml").items
+    sizes = {split: getattr(items.files, f"{split}_size") for split in SPLITS}
+    assert sum(sizes.values()) == 110 and items.files.on_invalid == "drop"
+    cleaning = {"min_price": items.min_price, "max_price": items.max_price, "on_invalid": "drop"}
+    splits, _ = file_items(tmp_path / "mine.jsonl", sizes, seed=items.files.seed, **cleaning)
+    assert {split: len(table) for split, table in splits.items()} == sizes
+
+
+def test_products_too_large_for_git_are_held_by_dvc(pricer, tmp_path):
+    source = (ROOT / "examples/products.jsonl").read_text()
+    (tmp_path / "mine.jsonl").write_text(source + "\n" * 5_000_000)
+    done = pricer("init", "shop", "--items", "mine.jsonl")
+    assert done.returncode == 0 and "products, which DVC holds" in done.stdout, done.stderr
+    shop = tmp_path / "shop"
+    assert "products.dvc" in git(shop, "ls-files") and "mine.jsonl" not in git(shop, "ls-files")
+    assert git(shop, "status", "--porcelain") == ""
+    [output] = load_yaml(str(shop / "products.dvc"))["outs"]
+    assert (shop / ".dvc/cache/files/md5" / output["md5"][:2] / output["md5"][2:]).is_file()
+
+
+def test_a_hook_that_says_nothing_is_told(pricer, tmp_path):
+    hooks = tmp_path / "hooks"
+    hooks.mkdir()
+    (hooks / "pre-commit").write_text("#!/bin/sh\nexit 1\n")
+    (hooks / "pre-commit").chmod(0o755)
+    (tmp_path / "gitconfig").write_text(f"[core]\nhooksPath = {hooks}\n")
+    done = pricer("init", "shop", GIT_CONFIG_GLOBAL=str(tmp_path / "gitconfig"))
+    assert done.returncode == 0 and "could not commit it (it says nothing" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("noted", "expected"),
+    [
+        ("{}", "# pricer==1.2: install its wheel"),
+        ('{"url": "file:///home/me/pricer.whl"}', "# pricer==1.2: install"),
+        ('{"url": "https://host/pricer.whl?X-Amz-Signature=secret"}', "# pricer==1.2: install"),
+        ('{"url": "https://me:secret@host/pricer.whl"}', "pricer @ https://host/pricer.whl"),
+        (
+            '{"url": "ssh://git@host/a.git", "vcs_info": {"vcs": "git", "commit_id": "c0ffee"}}',
+            "pricer @ git+ssh://git@host/a.git@c0ffee",
+        ),
+    ],
+)
+def test_where_the_library_is_from_is_told_without_secrets(monkeypatch, noted, expected):
+    class Noted:
+        def read_text(self, name):
+            return noted
+
+    monkeypatch.setattr(projects, "distribution", lambda name: Noted())
+    monkeypatch.setattr(projects, "version", lambda name: "1.2")
+    line = projects._library()
+    assert line.startswith(expected) and "secret" not in line
 
 
 @pytest.mark.parametrize(
@@ -130,7 +204,11 @@ def test_ones_own_products_are_all_used(pricer, tmp_path):
         (["there/file"], "'there/file' is a file: name a new folder"),
         (["a\nb"], "'a\\nb' has characters that show nothing: name another"),
         (["new", "--items", "no.csv"], "--items 'no.csv': no such file or folder"),
-        (["new", "--items", "few.jsonl"], "few.jsonl: train 10, validation 10, test 10 asked for"),
+        (
+            ["new", "--items", "few.jsonl"],
+            "few.jsonl: of 1 rows 1 distinct products are usable, in 1",
+        ),
+        (["new", "--items", "caf\udce9.csv"], "has characters that show nothing or are no text"),
         (["new", "--items", "there"], "there: must hold one train file"),
     ],
 )

@@ -18,6 +18,7 @@ from pricer.commands.presets import (
     preset_text,
     with_preset,
 )
+from pricer.errors import ParamsError
 from pricer.params import flat_params, read_params
 from tests.conftest import ROOT
 
@@ -243,6 +244,16 @@ def test_an_overlay_without_knobs_is_told(project, text, pricer):
     assert failed.returncode == 1 and failed.stderr == (
         "pricer: presets/full.yaml must map sections to the knobs that differ from the defaults\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("items: [\n", "demo.yaml is not valid YAML"), ("- 1\n", "must map sections")],
+)
+def test_a_projects_own_defaults_may_be_broken_too(tmp_path, text, says):
+    (tmp_path / "demo.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=says):
+        preset_text(tmp_path, "lite")
 
 
 def test_without_params_a_preset_is_written_with_the_comments_of_the_defaults(project, pricer):
