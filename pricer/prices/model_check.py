@@ -43,13 +43,13 @@ def check_scores(
     except Exception as error:  # whatever a model makes of what it does not know
         raise BaseModelError(
             f"{where}: prices cannot be read from models of kind {kind} ({first_line(error)}); "
-            "docs/models.md says which can"
+            f"from these they can: {', '.join(KINDS)}"
         ) from error
     if not off < TOLERANCE:
         raise BaseModelError(
             f"{where}: prices read from this model of kind {kind} are not its own, by a factor of "
-            f"{math.exp(off):.1f}: it takes no positions or masks of others; docs/models.md "
-            "says which kinds do"
+            f"{math.exp(off):.1f}: it takes no positions or masks of others, as these do: "
+            f"{', '.join(KINDS)}"
         )
 
 

@@ -4,9 +4,11 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +19,7 @@ from pricer.hub import card_data
 from pricer.params import read_params
 from pricer.training.card import adapter_card, base_model_name
 from tests.conftest import ROOT
+from tests.fork_server import fork_server
 from tests.hub_server import Fault, Hub, hub_server
 
 TOKEN = "hf_secretOfTheTests"
@@ -84,29 +87,56 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@dataclass(frozen=True)
+class Publisher:
+    """A run, an empty Hub, and commands that know this Hub; its client's cache is in `home`."""
+
+    run: Path
+    hub: Hub
+    home: Path
+    commands: Path
+
+    def send(self, *options: str, token: str | None = TOKEN, ok: bool = True) -> str:
+        """Publish; return what was said."""
+        done = self.start("send.py", *options, token=token)
+        assert (done.returncode == 0) == ok, done.stderr
+        assert "Traceback" not in done.stderr and TOKEN not in done.stdout + done.stderr
+        return done.stdout if ok else done.stderr
+
+    def start(self, *arguments: str, token: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run python in the run's folder."""
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            [self.commands / "python", *arguments],
+            cwd=self.run,
+            env=environment | self.hub.environment(self.home, token),
+            capture_output=True,
+            text=True,
+        )
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:
+    """A Hub, a folder for its client's cache, and commands that know this Hub."""
+    home = tmp_path_factory.mktemp("home")
+    with hub_server() as hub, fork_server(os.environ | hub.environment(home)) as commands:
+        yield hub, home, commands
+
+
 @pytest.fixture
-def hub() -> Iterator[Hub]:
-    with hub_server() as hub:
-        hub.tokens[TOKEN] = {"write"}
-        yield hub
+def publisher(served: tuple, run: Path) -> Publisher:
+    hub, home, commands = served
+    for held in (hub.repos, hub.tokens, hub.faults, hub.requests, hub.objects):
+        held.clear()
+    hub.tokens[TOKEN] = {"write"}
+    shutil.rmtree(home, ignore_errors=True)
+    return Publisher(run, hub, home, commands)
 
 
-def send(run: Path, hub: Hub, *options: str, token: str | None = TOKEN, ok: bool = True) -> str:
-    done = subprocess.run(
-        [sys.executable, "send.py", *options],
-        cwd=run,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | hub.environment(run / "home", token),
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode == 0) == ok, done.stderr
-    assert "Traceback" not in done.stderr and TOKEN not in done.stdout + done.stderr
-    return done.stdout if ok else done.stderr
-
-
-def test_prompts_and_adapter_arrive_private_and_tagged(run, hub):
-    send(run, hub)
-    data, model = hub.repos["dataset", "tests/mugs"], hub.repos["model", "tests/adapter"]
+def test_prompts_and_adapter_arrive_private_and_tagged(publisher):
+    publisher.send()
+    repos = publisher.hub.repos
+    data, model = repos["dataset", "tests/mugs"], repos["model", "tests/adapter"]
     assert data.private and model.private
     files = data.commits[data.tags["run-1"]]
     for split in ("train", "val", "test"):
@@ -129,7 +159,7 @@ def test_prompts_and_adapter_arrive_private_and_tagged(run, hub):
     assert "On 2 test products" in card and "`lora.r`" in card
 
     # the same run once more is no error, another one is another tag's commit
-    send(run, hub)
+    publisher.send()
     assert list(model.tags) == ["run-1"]
 
 
@@ -171,25 +201,25 @@ def test_whatever_a_card_says_of_its_license_an_adapter_gets_its_card(run, monke
     assert facts["license"] == license and facts["base_model"] == "a/b"
 
 
-def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(run, hub):
-    said = send(run, hub, "dry", token=None)
+def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(publisher):
+    said = publisher.send("dry", token=None)
     assert "model tests/adapter, private, tag run-1" in said
     assert "  adapter_model.safetensors  7 bytes" in said and "# Price adapter" in said
     assert "data/val-00000-of-00001.parquet" in said
-    assert not hub.requests
+    assert not publisher.hub.requests
 
 
-def test_whether_titles_and_prices_of_training_products_go_along_is_said(run, hub):
+def test_whether_titles_and_prices_of_training_products_go_along_is_said(publisher):
     told = "`evidence/` holds the titles and prices of 1,400 training products"
-    assert told in send(run, hub, "dry", token=None).split("# Price adapter")[0]
-    send(run, hub, "bare")
-    model = hub.repos["model", "tests/adapter"]
+    assert told in publisher.send("dry", token=None).split("# Price adapter")[0]
+    publisher.send("bare")
+    model = publisher.hub.repos["model", "tests/adapter"]
     files = model.commits[model.tags["run-1"]]
     assert not [name for name in files if name.startswith("evidence")]
     assert "are not part of this repository" in files["README.md"].decode()
 
 
-def test_what_is_published_without_evidence_says_nothing_of_it(run, hub):
+def test_what_is_published_without_evidence_says_nothing_of_it(run, publisher):
     params = (run / "params.yaml").read_text()
     params = params.replace("words: true", "words: false")
     (run / "params.yaml").write_text(params)
@@ -197,29 +227,29 @@ def test_what_is_published_without_evidence_says_nothing_of_it(run, hub):
         read_params(run / "params.yaml"), run / "data/base_model", run / "data/prompts"
     )
     (run / "data/adapter/README.md").write_text(card)
-    said = send(run, hub, "dry", token=None)
+    said = publisher.send("dry", token=None)
     assert "evidence" not in said.lower().replace("`evidence.", "")
 
 
-def test_public_is_asked_for(run, hub):
-    hub.add("model", "tests/adapter", {})
-    assert "tests/adapter exists and can be seen by all: add --public" in send(run, hub, ok=False)
-    assert "adapter_model.safetensors" not in hub.repos["model", "tests/adapter"].commits
-    send(run, hub, "public")
-    assert hub.repos["model", "tests/adapter"].tags
+def test_public_is_asked_for(publisher):
+    publisher.hub.add("model", "tests/adapter", {})
+    assert "tests/adapter exists and can be seen by all: add --public" in publisher.send(ok=False)
+    assert "adapter_model.safetensors" not in publisher.hub.repos["model", "tests/adapter"].commits
+    publisher.send("public")
+    assert publisher.hub.repos["model", "tests/adapter"].tags
 
 
-def test_what_the_hub_refuses_is_told(run, hub):
-    assert "no token to publish with: make one that may write" in send(
-        run, hub, token=None, ok=False
+def test_what_the_hub_refuses_is_told(publisher):
+    assert "no token to publish with: make one that may write" in publisher.send(
+        token=None, ok=False
     )
-    hub.tokens[TOKEN] = set()
-    line = send(run, hub, ok=False)
+    publisher.hub.tokens[TOKEN] = set()
+    line = publisher.send(ok=False)
     assert "your token may not do this (You don't have the rights to write here" in line
-    hub.tokens[TOKEN] = {"write"}
-    hub.faults = [Fault("PUT /storage", status=403)]
-    assert "tests/mugs: your token may not do this" in send(run, hub, ok=False)
-    assert not hub.repos["dataset", "tests/mugs"].tags
+    publisher.hub.tokens[TOKEN] = {"write"}
+    publisher.hub.faults = [Fault("PUT /storage", status=403)]
+    assert "tests/mugs: your token may not do this" in publisher.send(ok=False)
+    assert not publisher.hub.repos["dataset", "tests/mugs"].tags
 
 
 @pytest.mark.parametrize(
@@ -238,20 +268,16 @@ def test_the_command_checks_before_it_asks_the_hub(run, options, says):
     assert done.returncode == 1 and says in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_published_prompts_can_be_trained_on_again(run, hub):
+def test_published_prompts_can_be_trained_on_again(publisher):
     """The data set is one that `items.source: hub` and `datasets` both read."""
-    send(run, hub, "public")
+    publisher.send("public")
+    assert not publisher.home.exists()  # what is read comes from the Hub
     code = (
         "from datasets import load_dataset\n"
         "d = load_dataset('tests/mugs', revision='run-1')\n"
         "print({k: len(v) for k, v in d.items()}, d['train'][0])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | hub.environment(run / "other"),
-        capture_output=True,
-        text=True,
-    )
+    done = publisher.start("-c", code)
     assert not done.returncode, done.stderr
     assert "{'train': 2, 'val': 2, 'test': 2} {'prompt': 'train a', 'completion': '1.00'}" in (
         done.stdout
