@@ -177,8 +177,9 @@ def _recalibrate(root: Workspace, served: Served, bounds: Bounds) -> None:
     from pricer.prices.record import ServingRecord, read_record, write_record
 
     record = _record_of(served, root)
-    calibration = calibration_of(served.log.outcomes_of(served.selected(bounds)))
     before = read_record(record)
+    outcomes = served.log.outcomes_of(served.selected(bounds))
+    calibration = calibration_of(outcomes, before.calibration)
     after = next_record(root.record)
     try:
         told = before.model_dump() | {"calibration": calibration.model_dump()}

@@ -26,7 +26,9 @@ LONGEST_TITLE = 200
 TENS = range(10, 100, 10)  # levels, percent
 
 
-def calibration_of(outcomes: Iterable["Columns"]) -> "Calibration":
+def calibration_of(
+    outcomes: Iterable["Columns"], before: "Calibration | None" = None
+) -> "Calibration":
     """Return the calibration that the newest outcomes give.
 
     The log keeps every twentieth quantile: offsets are measured for 10%, 20% ... 90%, and
@@ -34,6 +36,7 @@ def calibration_of(outcomes: Iterable["Columns"]) -> "Calibration":
 
     Args:
         outcomes: columns of the log, in the order that outcomes came.
+        before: what they were estimated with: medians stay where it puts them.
 
     Raises:
         PricerError: there are fewer than MIN_CALIBRATION.
@@ -67,6 +70,7 @@ def calibration_of(outcomes: Iterable["Columns"]) -> "Calibration":
         method="conformalized quantile regression on log(1 + price), newest outcomes",
         n=len(prices),
         offsets=offsets,
+        **(before.model_dump(include={"intercept", "slope"}) if before else {}),
     )
 
 

@@ -470,7 +470,11 @@ class Predictor:
                 self.model, self.tokenizer, self._trie, prompts, reading, share
             )
             self._batch_size = found.batch_size  # what ran out of memory is not tried again
-        return found
+        if self.settings.calibration is None:
+            return found
+        return found.recentered(
+            self.settings.calibration.intercept, self.settings.calibration.slope
+        )
 
 
 def _description(product: str | Mapping[str, object]) -> str:

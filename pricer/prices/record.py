@@ -34,7 +34,7 @@ QUANTIZATION = Quantization(
 
 
 class Calibration(BaseModel):
-    """What makes a model's own intervals hold what they say, and what that was measured on."""
+    """What makes estimates right on average and intervals hold what they say, and of what n."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -43,6 +43,9 @@ class Calibration(BaseModel):
     """Validation products."""
     offsets: dict[Annotated[str, Field(pattern="^[1-9][0-9]?$")], float]
     """Conformal offset on the scale of log(1 + price), by level in percent."""
+    intercept: Annotated[float, Field(ge=-100, le=100)] = 0.0
+    """Of the medians on that scale, see `recentered`; 0 and a slope of 1 leave them."""
+    slope: Annotated[float, Field(ge=0, le=100)] = 1.0
 
 
 class ToldEvidence(BaseModel):

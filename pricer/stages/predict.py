@@ -10,7 +10,7 @@ from pricer.model.adapters import adapter_sha256
 from pricer.model.base import base_model_sha256, choose_device, choose_dtype, dtype_name
 from pricer.params import read_params
 from pricer.prices.batches import Share
-from pricer.prices.distribution import calibration_offsets
+from pricer.prices.distribution import calibration_offsets, fit_center
 from pricer.prices.predictions import make_predictions
 from pricer.prices.predictor import Predictor
 from pricer.prices.record import Calibration, ServingRecord, told_evidence, write_record
@@ -66,6 +66,8 @@ def main(
     told = told_evidence(params.evidence)
     if told:
         told = told.model_copy(update={"models_sha256": folder_digest(evidence_models_dir)})
+    intercept, slope = fit_center(validation["price"], known.probabilities)
+    known, found = (said.recentered(intercept, slope) for said in (known, found))
     offsets = calibration_offsets(validation["price"], known.probabilities)
     kind = params.predict.point
     predictions = make_predictions(test, found, offsets, kind=kind)
@@ -74,6 +76,8 @@ def main(
         method="conformalized quantile regression on log(1 + price)",
         n=len(validation),
         offsets=offsets,
+        intercept=intercept,
+        slope=slope,
     )
     write_record(
         record_file,
@@ -92,3 +96,8 @@ def main(
         f"{int(predictions['greedy'].isna().sum())} of these without a number; "
         f"price mass {found.price_mass.mean():.3f}, left out {found.dropped_mass.mean():.4f}"
     )
+    if (intercept, slope) != (0, 1):
+        print(
+            f"medians moved to {intercept:+.3f} {slope:+.3f} x log(1 + price): "
+            f"{len(validation)} validation products say so"
+        )

@@ -14,7 +14,7 @@ import pytest
 
 from pricer.errors import ItemsError
 from pricer.monitoring.observed import read_file
-from pricer.prices.record import model_sha256, read_record
+from pricer.prices.record import model_sha256, read_record, write_record
 from pricer.products.readers import read_tables
 from pricer.serving.log import Log, Selection
 from pricer.serving.meters import Monitored
@@ -75,7 +75,13 @@ def filled(database: str, model: str = "a" * 64) -> Log:
 @pytest.fixture(scope="module")
 def project(reproduced: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     copied = reproduced.copy(tmp_path_factory.mktemp("monitored") / "project")
-    served = model_sha256(read_record(copied.folder / "data/serving/tuned.json"))
+    file = copied.folder / "data/serving/tuned.json"
+    record = read_record(file)
+    assert record.calibration
+    moved = record.calibration.model_copy(update={"intercept": 0.5, "slope": 0.9})
+    record = record.model_copy(update={"calibration": moved})
+    write_record(file, record)
+    served = model_sha256(record)
     filled(str(copied.folder / "data/estimates.sqlite"), served).close()
     filled(str(copied.folder / "other.sqlite")).close()
     with closing(sqlite3.connect(copied.folder / "foreign.sqlite")) as foreign:
@@ -256,6 +262,7 @@ def test_intervals_are_recalibrated_in_a_new_record(project):
         max(log1p(11 + i) - log1p(24 + i), log1p(24 + i) - log1p(27 + i)) for i in range(2, N, 2)
     )
     assert new.calibration.offsets["80"] == pytest.approx(lengths[24])
+    assert (new.calibration.intercept, new.calibration.slope) == (0.5, 0.9)  # medians stay
     assert new.model_copy(update={"calibration": None}) == read_record(old).model_copy(
         update={"calibration": None}
     )

@@ -15,11 +15,14 @@ from pricer.prices.distribution import (
     calibration_offsets,
     conformal_offset,
     crps,
+    fit_center,
     interval,
     mean,
+    median,
     mode,
     pit,
     quantile,
+    recentered,
     smallest_calibration,
 )
 
@@ -101,6 +104,60 @@ def test_calibrated_intervals_cover_what_they_say_on_average(level):
         covered.append(((truth[40:] >= grown_low) & (truth[40:] <= grown_high)).mean())
     error = np.std(covered) / np.sqrt(len(covered))
     assert level - 2 * error <= np.mean(covered) <= level + 1 / 41 + 2 * error
+
+
+@given(weights, st.floats(-9, 9), st.floats(0, 9))
+def test_wherever_distributions_are_moved_they_stay_distributions(drawn, intercept, slope):
+    moved = recentered(normalised(drawn), intercept, slope)
+    assert (moved > -1e-12).all()
+    np.testing.assert_allclose(moved.sum(axis=1), 1)
+    np.testing.assert_allclose(
+        recentered(normalised(drawn), 1e-14, 1), normalised(drawn), atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(("intercept", "slope"), [(0.4, 1.0), (-0.7, 1.2), (3.0, 0.0), (1, 0.8)])
+def test_medians_are_moved_in_log_dollars_and_the_width_there_stays(intercept, slope):
+    before = log_normal([25.0, 60.0, 140.0], 0.15)
+    after = recentered(before, intercept, slope)
+    logs, moved = np.log1p(median(before)), np.log1p(median(after))
+    np.testing.assert_allclose(moved, intercept + slope * logs, atol=0.04)  # to the whole dollar
+    for probabilities in (before, after):
+        low, high = interval(probabilities, 0.8)
+        np.testing.assert_allclose(np.log1p(high) - np.log1p(low), 0.15 * 2.563, atol=0.08)
+
+
+def test_what_is_moved_beyond_all_prices_stays_at_the_last():
+    one = np.eye(40)[[10]]
+    assert recentered(one, 9, 1)[0, -1] == recentered(one, -9, 1)[0, 0] == 1
+    assert np.isnan(recentered(np.full((1, 40), np.nan), 0.1, 1)).any()  # told as unusable
+
+
+def held_back(n: int, slope: float) -> tuple[np.ndarray, np.ndarray]:
+    """Prices, and forecasts with medians that should be `slope` as far from each other."""
+    rng = np.random.default_rng(5)
+    centers = np.exp(rng.normal(4, 0.8, n))
+    truth = np.exp(np.log(centers) + rng.normal(0, 0.3, n)).clip(1, 900)
+    said = log_normal(np.exp(4 + (np.log(centers) - 4) / slope), 0.3)
+    return truth, normalised(said / np.arange(1, 1001))  # a dollar is less of a high price
+
+
+def test_forecasts_that_hold_back_are_found_out():
+    truth, said = held_back(300, 1.5)
+    intercept, slope = fit_center(truth[:200], said[:200])
+    assert slope == pytest.approx(1.5, abs=0.1)
+    after = recentered(said[200:], intercept, slope)
+    for score in (crps, lambda y, p: np.abs(median(p) - y)):
+        assert score(truth[200:], after).mean() < 0.8 * score(truth[200:], said[200:]).mean()
+
+
+@pytest.mark.parametrize("n", [1, 2, 9, 30, 200])
+def test_what_is_right_on_average_stays(n):
+    assert fit_center(*held_back(n, 1.0)) == (0, 1)
+    alike = np.eye(40)[[20] * n]
+    assert fit_center([20.0] * n, alike) == (0, 1)
+    if n > 2:  # and where all medians are wrong alike, they are moved alike
+        assert fit_center([30.0] * n, alike) == (pytest.approx(np.log(31 / 21)), 1)
 
 
 def test_too_few_products_to_calibrate_on_are_told():

@@ -18,7 +18,7 @@ from pricer.model.adapters import load_adapter
 from pricer.model.base import load_base_model
 from pricer.params import read_params
 from pricer.prices.batches import Reading, predict_distributions
-from pricer.prices.distribution import calibrated, interval, quantile
+from pricer.prices.distribution import calibrated, interval, median, quantile, recentered
 from pricer.prices.predictor import Predictor
 from pricer.prices.reading import read_prices
 from pricer.prices.record import QUANTIZATION, Calibration, ServingRecord, ToldEvidence
@@ -216,6 +216,25 @@ def test_with_offsets_intervals_are_calibrated(base_model_dir, items):
     np.testing.assert_allclose([estimate.high_usd for estimate in found], high, atol=0.005)
     with pytest.raises(PricerError, match="an interval of 90% cannot be had"):
         predictor.predict(summaries, level=90)
+
+
+def test_medians_are_where_the_calibration_puts_them(base_model_dir, items):
+    summaries = items["summary"][:3].tolist()
+    raw = np.array(
+        [
+            one.probabilities
+            for one in Predictor(base_model_dir, settings=EXACT).predict(
+                summaries, distribution=True
+            )
+        ]
+    )
+    calibration = Calibration(method="made up", n=9, offsets={"80": 0.3}, intercept=0.4, slope=0.7)
+    settings = EXACT.model_copy(update={"calibration": calibration})
+    found = Predictor(base_model_dir, settings=settings).predict(summaries, distribution=True)
+    moved = recentered(raw, 0.4, 0.7)
+    np.testing.assert_allclose([one.probabilities for one in found], moved, atol=1e-9)
+    assert [one.estimate_usd for one in found] == median(moved).tolist()
+    assert not np.allclose(raw, moved)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

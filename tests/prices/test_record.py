@@ -195,6 +195,14 @@ def test_where_a_base_model_lies_and_came_from_changes_nothing(base, base_model_
             b'{"calibration": {"method": "", "n": 9, "offsets": {"80": 6.95}}}',
             "calibration.offsets.80 must be -6.9 to 6.9 for prices up to $999, got 6.95",
         ),
+        (
+            b'{"calibration": {"method": "", "n": 9, "offsets": {}, "slope": -0.1}}',
+            "calibration.slope: Input should be greater than or equal to 0",
+        ),
+        (
+            b'{"calibration": {"method": "", "n": 9, "offsets": {}, "intercept": 1e9}}',
+            "calibration.intercept: Input should be less than or equal to 100",
+        ),
         (b"[" * 100_000, "nested too deep"),
         (b'{"evidence": {"neighbors": 3}}', "evidence.words: Field required"),
         (b'{"evidence": {"neighbors": 11, "words": true}}', "evidence.neighbors: Input should"),
