@@ -87,8 +87,8 @@ def run_stage(name: str, main: Callable[..., None], paths: list[str]) -> None:
         else:
             print(
                 f"{name}: {line}\n"
-                "(`dvc checkout` and `git checkout metrics` bring the last complete outputs back; "
-                "a knob set by `dvc exp run -S` stays in params.yaml)",
+                "(`git checkout dvc.lock metrics && dvc checkout` brings back what the last commit "
+                "has; a knob set by `dvc exp run -S` stays in params.yaml)",
                 file=sys.stderr,
             )
         # DVC waits for this exit code, so nothing after it may hang or change it

@@ -37,8 +37,8 @@ def signed(value: float) -> str:
 
 
 def interval_text(low: float, high: float) -> str:
-    """Return the ends of an interval beside dollars, or any number."""
-    return f"{low:,.2f} to {high:,.2f}"
+    """Return the ends of an interval beside dollars, or any number; of a single product, none."""
+    return "-" if low == high else f"{low:,.2f} to {high:,.2f}"
 
 
 def signed_interval(value: float, low: float, high: float) -> str:

@@ -82,4 +82,8 @@ def require(*paths: Path) -> None:
     """Raise PricerError for the first path that is not there, with the command that makes it."""
     for path in paths:
         if not path.exists():
-            raise PricerError(f"{path} is missing: run `dvc repro` or `dvc checkout` first")
+            there = path.is_absolute() or Path("dvc.yaml").exists()
+            raise PricerError(
+                f"{path} is missing: run `dvc repro` or `dvc checkout` first"
+                + ("" if there else f", and from the project's root: {Path.cwd()} has no dvc.yaml")
+            )

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from pricer.errors import PricerError
 from pricer.escaping import json_text
 from pricer.workspace import Workspace
 
@@ -28,7 +29,7 @@ def compare(
     their folders, or hub:OWNER/NAME@REVISION.
     """
     # DVC, pandas and the rest take a second to import: only a command that compares waits for it
-    from pricer.commands.runs import is_adapter, read_items_of, read_run
+    from pricer.commands.runs import is_adapter, read_items_of, read_run, stages_to_run
     from pricer.judging.comparison import compare as compare_tables
     from pricer.judging.comparison import comparison_json, comparison_text, worsening
     from pricer.judging.paired import Bootstrap
@@ -47,6 +48,14 @@ def compare(
         else read_run(name, predictions_dir=left.predictions, items_file=items_file)
         for name in (a, b)
     )
+    if {a, b} & {"workspace", "tuned"} and (stale := stages_to_run("predict")):
+        line = (
+            f"the predictions here are not of the params and code here: `dvc repro` would run "
+            f"{', '.join(stale)} first"
+        )
+        if fail_if_worse is not None:
+            raise PricerError(line)
+        print(f"pricer: {line}", file=sys.stderr)
     bootstrap = Bootstrap(settings.bootstrap_resamples, settings.seed)
     result = compare_tables(table_a, table_b, items, bootstrap)
     if output_format == "json":

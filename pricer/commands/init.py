@@ -37,7 +37,7 @@ def init(
     if items:
         print(_about_products(items, folder))
     if left_out:
-        print(f"{left_out} are not used: with items.files.on_invalid: error that is an error")
+        print(f"not used: {left_out}")
     print("", *_next_commands(folder), sep="\n  ")
     print("\nparams.yaml has every knob, README.md the next commands")
 

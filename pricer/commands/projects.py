@@ -123,7 +123,8 @@ def project_params(items: Path | None) -> tuple[str, str]:
     if any(left_out[reason] for reason in left_out if not reason.startswith("price outside")):
         files["on_invalid"] = "drop"
     text = with_knobs(text, {"items": {"source": "files", "files": files}})
-    return text, f"{left_out.total()} of {read} rows{told(left_out)}" if +left_out else ""
+    dropped = ", as items.files.on_invalid: drop has it" if "on_invalid" in files else ""
+    return text, f"{left_out.total()} of {read} rows{told(left_out)}{dropped}" if +left_out else ""
 
 
 def split_sizes(items: pd.DataFrame, seed: int, where: str) -> dict[str, int]:

@@ -10,6 +10,7 @@ import pandas as pd
 from pricer.errors import PricerError, quoted
 from pricer.files import read_parquet
 from pricer.judging.asked import read_asked
+from pricer.judging.baselines import BASELINES
 from pricer.library import HASHES, is_current
 from pricer.prices.predictions import read_baselines, read_predictions
 from pricer.workspace import require
@@ -51,6 +52,9 @@ def read_run(
         table = _read(file, name)
     elif baselines.exists() and name in (table := read_baselines(baselines, str(baselines))):
         table = table[["id", "price", name]].rename(columns={name: "estimate_usd"})
+    elif name in BASELINES:
+        require(baselines)
+        raise PricerError(f"{baselines} does not have {name}: `dvc repro baselines` makes it anew")
     elif (asked := Path("metrics/api") / f"{name}.json").is_file():
         table = read_asked(asked).predictions()
     else:

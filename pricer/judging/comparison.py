@@ -299,7 +299,7 @@ def _slice_table(kind: str, groups: dict[str, Gap], *, markdown: bool) -> str:
             cell(group, markdown=markdown),
             str(gap.n),
             signed(gap.value),
-            f"{signed(gap.interval.low)} to {signed(gap.interval.high)}",
+            "-" if gap.n == 1 else f"{signed(gap.interval.low)} to {signed(gap.interval.high)}",
         ]
         for group, gap in groups.items()
     ]

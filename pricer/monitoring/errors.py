@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from pricer.judging.paired import Interval
 from pricer.monitoring.checks import errors, inside
@@ -34,6 +35,15 @@ def mean_of(values: Floats) -> Mean | None:
     return _mean(len(values), float(values.mean()), error)
 
 
+def share_of(values: Floats) -> Mean | None:
+    """Return the share of ones among zeros and ones, not NaN; its interval is Wilson's (1927)."""
+    values = values[~np.isnan(values)]
+    if len(values) < FEWEST:
+        return None
+    found = binomtest(int(values.sum()), len(values)).proportion_ci(method="wilson")
+    return Mean(len(values), float(values.mean()), Interval(float(found.low), float(found.high)))
+
+
 def _mean(n: int, value: float, error: float) -> Mean:
     return Mean(n, value, Interval(value - MARGIN * error, value + MARGIN * error))
 
@@ -44,7 +54,7 @@ def realised(outcomes: pd.DataFrame) -> dict[str, Mean]:
     told = {
         "mae": mean_of(np.abs(errors(own))),
         "bias": mean_of(errors(own)),
-        "coverage_80": mean_of(inside(own)),
+        "coverage_80": share_of(inside(own)),
     }
     return {name: one for name, one in told.items() if one}
 

@@ -120,7 +120,7 @@ def items_of(outcomes: Iterable["Columns"], root: Workspace) -> tuple[pd.DataFra
         max_price=float("inf"),
     )
     texts, titles = _known(root)
-    repeated = items["summary"].map(text_key).isin(texts)
+    repeated = ~items["summary"].map(lambda text: texts.isdisjoint(_text_keys(text)))
     repeated |= items["title"].map(title_key).isin(titles)
     left_out["in the pipeline's splits"] = int(repeated.sum())
     wanted = ["title", "category", "price", "summary"]
@@ -132,12 +132,22 @@ def _title(text: str) -> str:
 
     Else what it says after `Description:`, else its first line.
     """
-    lines = text.strip().splitlines()
+    # a description may be a whole text of its own, with labels
+    lines = [line.replace("Description: Title:", "Title:") for line in text.strip().splitlines()]
     for name in ("Title:", "Description:"):
         told = [line.removeprefix(name).strip() for line in lines if line.startswith(name)]
         if any(told):
             return told[0][:LONGEST_TITLE]
     return lines[0][:LONGEST_TITLE] if lines else ""
+
+
+def _text_keys(text: str) -> set[str]:
+    """Return the keys of a text, and of what it says after `Description:`.
+
+    Who asks may tell title and category apart from the description, or not at all.
+    """
+    _, _, description = text.partition("Description:")
+    return {text_key(told) for told in (text, description) if told.strip()}
 
 
 def _known(root: Workspace) -> tuple[set[str], set[str]]:
@@ -148,7 +158,7 @@ def _known(root: Workspace) -> tuple[set[str], set[str]]:
         file = root.items / f"{split}.parquet"
         if file.exists():
             items = read_parquet(file, ["title", "summary"])
-            texts |= set(items["summary"].map(text_key))
+            texts.update(*items["summary"].map(_text_keys))
             titles |= set(items["title"].map(title_key))
     return texts, titles
 

@@ -144,7 +144,7 @@ def _promise(look: Look) -> str:
 def _finding_lines(finding: Finding) -> list[str]:
     check, shift = finding.check, finding.shift
     if shift is None:
-        return [f"  {check.title}: too few products to compare"]
+        return [f"  {check.title}: too few products to compare, or not in this file"]
     word = "ALERT" if finding.alarmed else "no change to tell from chance"
     lines = [f"  {check.title}: {word} (distance {shift.distance:.2f}, p {shift.p_value:.2g})"]
     if finding.alarmed:

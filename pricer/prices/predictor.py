@@ -305,7 +305,7 @@ class Predictor:
             distribution: see `Asked`.
 
         Raises:
-            ItemsError: a description is empty.
+            ItemsError: a description is empty, or a product is neither text nor mapping.
             PricerError: there is no such adapter, point or level, the interval cannot be calibrated
                 on the products there were, or the model gives no numbers for a product.
         """
@@ -313,6 +313,8 @@ class Predictor:
             return self._by_name(adapter).predict(
                 products, point=point, level=level, distribution=distribution
             )
+        if isinstance(products, str | Mapping):
+            raise ItemsError("predict takes a list of products, got one: predict([...])")
         texts = [_description(product) for product in products]
         if not all(texts):
             raise ItemsError(f"product {texts.index('') + 1}: {NO_DESCRIPTION}")
@@ -478,4 +480,9 @@ class Predictor:
 
 
 def _description(product: str | Mapping[str, object]) -> str:
+    if not isinstance(product, str | Mapping):
+        raise ItemsError(
+            f"a product is a text or has a `summary`, got {quoted(product)} "
+            f"({type(product).__name__})"
+        )
     return clean_text(product if isinstance(product, str) else product.get("summary", ""))

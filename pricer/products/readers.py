@@ -355,6 +355,11 @@ def csv_row(header: list[str], fields: list[str], path: Path, number: int) -> Ro
 def checked_header(names: list[str], path: Path) -> list[str]:
     """Return the names in the header of a CSV; ItemsError if one stands there twice."""
     _check_width(len(names), f"{path} header")
+    if len(names) == 1 and (found := re.search("[;\t|]", names[0])):
+        raise ItemsError(
+            f"{path}: one column, {quoted(names[0])}: columns must be separated by commas, "
+            f"not by {found[0]!r}"
+        )
     repeated = [name for name, n in Counter(names).items() if n > 1 and name]
     if repeated:
         raise ItemsError(f"{path}: column {', '.join(repeated)} stands in the header twice")

@@ -23,4 +23,5 @@ def main(items_dir: Path, metrics_file: Path) -> None:
         + ", ".join(f"{split} {record['splits'][split]['n']}" for split in SPLITS)
         + f"; left out: {sum(record['left_out'].values())} invalid or out of range, "
         f"{record['duplicates']} duplicates, {record['shared_between_splits']} shared by splits"
+        + (f"; not used: {record['unused']} beyond these sizes" if record["unused"] else "")
     )

@@ -18,6 +18,7 @@ from pricer.judging.comparison import (
 from pricer.judging.metrics import mae
 from pricer.judging.paired import Bootstrap
 from pricer.prices.predictions import no_number_is_zero
+from pricer.tables import interval_text
 
 
 def predictions(rng, n: int = 300, spread: float = 30.0, shift: float = 0.0) -> pd.DataFrame:
@@ -207,3 +208,12 @@ def test_ids_of_two_kinds_share_no_product():
     # items of another kind tell no category; nothing else is lost
     items = pd.DataFrame({"id": ["0"], "title": ["mug"], "category": ["Kitchen"]})
     assert "category" not in judge(a, a, items).slices
+
+
+def test_a_single_product_has_no_interval():
+    a = predictions(np.random.default_rng(10), 30)
+    items = pd.DataFrame({"id": [0], "title": ["mug"], "category": ["Toys"]})
+    text = comparison_text(judge(a, a.assign(estimate_usd=0.0), items), "A", "B", markdown=False)
+    [toys] = [line.split() for line in text.splitlines() if line.startswith("Toys ")]
+    assert toys[1] == "1" and toys[-1] == "-"
+    assert interval_text(136.73, 136.73) == "-" and interval_text(1, 2) == "1.00 to 2.00"

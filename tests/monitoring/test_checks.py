@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from pricer.monitoring.checks import CHECKS, compare
-from pricer.monitoring.errors import expected_mae, mae_of_all, realised
+from pricer.monitoring.errors import expected_mae, mae_of_all, realised, share_of
 from pricer.monitoring.observed import observed
 from pricer.monitoring.shift import shift, wasserstein
 from pricer.monitoring.since import since
@@ -179,3 +179,15 @@ def test_the_product_that_a_change_began_with_is_counted_among_all():
     period.loc[200:, "price_usd"] *= 2
     began = alarms(period)["bias"].since
     assert began.low <= 200 <= began.high and 190 <= began.place <= 210
+
+
+@pytest.mark.parametrize(("held", "n"), [(40, 40), (39, 40), (0, 40)])
+def test_a_share_and_its_interval_are_shares(held, n):
+    """Wilson's interval for 39 of 40: 0.8712 to 0.9956 (Brown, Cai and DasGupta 2001, eq. 4)."""
+    share = share_of(np.array([1.0] * held + [0.0] * (n - held) + [np.nan]))
+    assert share and share.n == n and share.value == held / n
+    assert 0 <= share.interval.low <= share.value <= share.interval.high <= 1
+    if held == 39:
+        assert (share.interval.low, share.interval.high) == pytest.approx(
+            (0.8712, 0.9956), abs=1e-4
+        )

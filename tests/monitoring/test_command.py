@@ -284,15 +284,19 @@ def test_products_with_outcomes_go_back_into_training(project):
     judged = pd.read_parquet(project.folder / "data/items/test.parquet").iloc[0]
     served = model_sha256(read_record(project.folder / "data/serving/tuned.json"))
     log = Log(str(project.folder / "sold.sqlite"))
+    [_, second, third] = pd.read_parquet(project.folder / "data/items/test.parquet")[
+        "summary"
+    ].head(3)
     texts = [
         # as a pipeline's text is, and as a service writes a product told in parts
         *(trained["summary"].upper(), product(title=judged["title"], description="another text")),
+        *(product(category="K", description=second), third.split("Description: ")[1]),
         *(product(title="A new kettle", category="K", description="1.7 litres"),) * 2,
         *(None, "A free kettle"),
     ]
     rows = [row(number, model_sha256=served, description=text) for number, text in enumerate(texts)]
     log.add(rows)
-    prices = (10.0, 20.0, 30.004, 35.0, 40.0, 0.001)
+    prices = (10.0, 20.0, 15.0, 15.0, 30.004, 35.0, 40.0, 0.001)
     log.add_outcomes([(str(one["id"]), price) for one, price in zip(rows, prices, strict=True)])
     log.close()
     done = project.run(
@@ -300,7 +304,7 @@ def test_products_with_outcomes_go_back_into_training(project):
     )
     assert (
         "sold.jsonl: 1 products; left out 1 without a description, 1 sold again later, "
-        "2 in the pipeline's splits, 1 price outside min_price..max_price" in done.stderr
+        "4 in the pipeline's splits, 1 price outside min_price..max_price" in done.stderr
     )
     [table] = read_tables(project.folder / "sold.jsonl", 10)
     assert table.to_dict(orient="records") == [

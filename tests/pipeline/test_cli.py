@@ -132,7 +132,8 @@ def test_without_a_trained_adapter_the_next_step_is_told(reproduced, tmp_path):
     project = reproduced.__class__(tmp_path, reproduced.environment)
     failed = project.run("pricer", "predict", "kettle", ok=False)
     assert failed.stderr == (
-        "pricer: data/base_model is missing: run `dvc repro` or `dvc checkout` first\n"
+        "pricer: data/base_model is missing: run `dvc repro` or `dvc checkout` first, and from the "
+        f"project's root: {tmp_path} has no dvc.yaml\n"
     )
 
 

@@ -98,6 +98,26 @@ def test_what_cannot_be_compared_is_one_line(reproduced, tuned, name, says, tmp_
     assert says in failed.stderr
 
 
+def test_predictions_of_another_run_than_the_params_are_told(reproduced):
+    """As an interrupted run leaves them: its first stages are new, what is judged is not."""
+    before = reproduced.hashes("data", "metrics")
+    reproduced.set(prompts__cutoff=40)
+    try:
+        reproduced.run("dvc", "repro", "prompts")
+        told = reproduced.run("pricer", "compare", "HEAD").stderr
+        assert "the predictions here are not of the params and code here" in told
+        assert "would run" in told and "train" in told
+        gate = ["pricer", "compare", "HEAD", "--fail-if-worse", "0.02"]
+        failed = reproduced.run(*gate, ok=False)
+        assert failed.returncode == 1 and len(failed.stderr.splitlines()) == 1
+        assert not reproduced.run("pricer", "compare", "HEAD", "base").stderr
+    finally:
+        reproduced.run("git", "checkout", "params.yaml", "dvc.lock", "metrics")
+        reproduced.run("dvc", "checkout")
+    assert reproduced.hashes("data", "metrics") == before
+    assert not reproduced.run(*gate).stderr
+
+
 def test_a_run_of_another_machine(reproduced, tmp_path):
     """A clone without a remote has none of its predictions but those that git holds."""
     project = reproduced.__class__(tmp_path / "clone", reproduced.environment)

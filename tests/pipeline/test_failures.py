@@ -55,9 +55,9 @@ def test_bad_products_end_the_run_and_earlier_results_come_back(reproduced, cont
         assert_nothing_half_written(reproduced.folder)
     finally:
         # what the message says brings them back
-        assert "`dvc checkout` and `git checkout metrics`" in failed.stderr
+        assert "`git checkout dvc.lock metrics && dvc checkout`" in failed.stderr
+        reproduced.run("git", "checkout", "dvc.lock", "metrics", "params.yaml")
         reproduced.run("dvc", "checkout")
-        reproduced.run("git", "checkout", "metrics", "params.yaml")
         (reproduced.folder / "mine.jsonl").unlink()
     assert reproduced.hashes("data", "metrics") == before
     assert reproduced.run("git", "status", "--porcelain").stdout == ""

@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -273,6 +274,20 @@ def test_one_without_a_description_is_no_reason_to_price_no_other(base_model_dir
     with pytest.raises(ItemsError, match="product 3: no description"):
         predictor.predict(["kettle", "kettle", " "])
     assert predictor.predict_each(["", " "]) == ["no description"] * 2
+
+
+@pytest.mark.parametrize(
+    ("products", "says"),
+    [
+        ("kettle", "takes a list of products, got one"),
+        ({"summary": "kettle"}, "takes a list of products, got one"),
+        (["kettle", None], "a product is a text or has a `summary`, got None (NoneType)"),
+        ([5], "a product is a text or has a `summary`, got 5 (int)"),
+    ],
+)
+def test_what_is_no_list_of_products_is_told(base_model_dir, products, says):
+    with pytest.raises(ItemsError, match=re.escape(says)):
+        Predictor(base_model_dir, settings=EXACT).predict(products)
 
 
 def test_what_cannot_be_asked_of_a_predictor_is_told(base_model_dir, tmp_path):

@@ -192,6 +192,8 @@ def test_numbers_and_missing_values_of_json_stay_what_they_are(tmp_path, door):
         # fields that are not those of the header
         ("a.csv", HEADER + b"a,b,1,c\n\na,b,1,c,d\n", "row 2: 5 fields, but the header has 4 .tit"),
         ("a.csv", HEADER + b"a,b,1\n", "a.csv row 1: 3 fields, but the header has 4"),
+        ("a.csv", b"title;price\na;1\n", "a.csv: one column, 'title;price': .*not by ';'"),
+        ("a.csv", b"title\tprice\na\t1\n", "separated by commas, not by '.t'"),
         ("a.csv", b"title,category,price,summary,price\n", "column price stands in .*header twice"),
         # no UTF-8
         ("a.jsonl", b'{"title": "caf\xe9"}\n', "a.jsonl line 1: not UTF-8 text .byte 14 of the"),
