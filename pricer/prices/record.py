@@ -43,9 +43,9 @@ class Calibration(BaseModel):
     """Validation products."""
     offsets: dict[Annotated[str, Field(pattern="^[1-9][0-9]?$")], float]
     """Conformal offset on the scale of log(1 + price), by level in percent."""
-    intercept: Annotated[float, Field(ge=-100, le=100)] = 0.0
+    intercept: Annotated[float, Field(ge=-1e9, le=1e9)] = 0.0
     """Of the medians on that scale, see `recentered`; 0 and a slope of 1 leave them."""
-    slope: Annotated[float, Field(ge=0, le=100)] = 1.0
+    slope: Annotated[float, Field(ge=0, le=1e9)] = 1.0
 
 
 class ToldEvidence(BaseModel):

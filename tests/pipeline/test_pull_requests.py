@@ -89,18 +89,20 @@ def propose(clone: Project, branch: str, point: str) -> None:
     clone.run("git", "commit", "-qam", f"{branch}: the {point}")
 
 
-def test_a_better_run_passes_and_a_worse_one_fails_and_both_are_told(
+def test_a_worse_run_fails_and_a_better_one_passes_and_both_are_told(
     runner: tuple[Project, Project],
 ) -> None:
     project, clone = runner
     summary, told = (Path(clone.environment[name]) for name in ("GITHUB_STEP_SUMMARY", "TOLD"))
 
-    propose(clone, "better", "mean")
-    assert run_job("judge", clone) == (None, 0)
+    propose(clone, "worse", "mode")
+    step, code = run_job("judge", clone)
+    assert step and step.startswith("Fail if it is worse: ") and code == 2
+    assert "above A's, more than the 2.0% allowed" in step
     comment = (clone.folder / "comment.md").read_text()
     assert summary.read_text() == comment
     assert comment.startswith("<!-- pricer -->\n### ") and "A: origin/main" in comment
-    assert re.search(r"^\| MAE +\| +\$[\d.]+ \| +\$[\d.]+ \| +-\$", comment, re.MULTILINE)
+    assert re.search(r"^\| MAE +\| +\$[\d.]+ \| +\$[\d.]+ \| +\+\$", comment, re.MULTILINE)
     assert re.search(r"^\| metrics/evaluate.json +\| mae +\|", comment, re.MULTILINE)
     # what is in the cache was not made again
     assert "train.json" not in comment and not (clone.folder / ".checkpoints").exists()
@@ -109,17 +111,15 @@ def test_a_better_run_passes_and_a_worse_one_fails_and_both_are_told(
         ROOT / "constraints.txt"
     ).exists() and "--constraint constraints.txt" in told.read_text()
 
-    # it is merged, with its results; what comes next goes back
+    # it is merged all the same, with its results; what comes next goes back
     clone.run("git", "add", "-A")
     clone.run("git", "reset", "-q", "comment.md")
     clone.run("git", "commit", "-qm", "results")
     clone.run("git", "push", "-q", "origin", "HEAD:main")
-    propose(clone, "worse", "median")
-    step, code = run_job("judge", clone)
-    assert step and step.startswith("Fail if it is worse: ") and code == 2
-    assert "above A's, more than the 2.0% allowed" in step
+    propose(clone, "better", "median")
+    assert run_job("judge", clone) == (None, 0)
     comment = (clone.folder / "comment.md").read_text()
-    assert re.search(r"^\| MAE +\| +\$[\d.]+ \| +\$[\d.]+ \| +\+\$", comment, re.MULTILINE)
+    assert re.search(r"^\| MAE +\| +\$[\d.]+ \| +\$[\d.]+ \| +-\$", comment, re.MULTILINE)
     assert project.folder.exists()
 
 

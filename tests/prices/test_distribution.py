@@ -25,6 +25,7 @@ from pricer.prices.distribution import (
     recentered,
     smallest_calibration,
 )
+from pricer.prices.record import Calibration
 
 weights = arrays(float, (3, 40), elements=st.floats(0, 1)).filter(
     lambda drawn: (drawn.sum(axis=1) > 0.01).all()
@@ -158,6 +159,14 @@ def test_what_is_right_on_average_stays(n):
     assert fit_center([20.0] * n, alike) == (0, 1)
     if n > 2:  # and where all medians are wrong alike, they are moved alike
         assert fit_center([30.0] * n, alike) == (pytest.approx(np.log(31 / 21)), 1)
+
+
+def test_medians_that_hardly_differ_may_say_all():
+    truth, said = [40.0, 400.0] * 50, np.eye(1000)[[99, 100] * 50]
+    intercept, slope = fit_center(truth, said)
+    assert slope > 100
+    Calibration(method="made up", n=100, offsets={}, intercept=intercept, slope=slope)
+    np.testing.assert_allclose(median(recentered(said, intercept, slope)), truth, atol=1)
 
 
 def test_too_few_products_to_calibrate_on_are_told():

@@ -22,10 +22,12 @@ def half(shop, tmp_path_factory):
     return folder
 
 
-def alone(shop, adapter) -> float:
+def alone(shop, adapter=None) -> float:
+    """What an adapter says; without one, what the pipeline left, with its calibration."""
+    folders = f"'data/base_model', {str(adapter)!r}, evidence='data/evidence/models'"
     code = (
         "from pricer import Predictor;"
-        f"p = Predictor('data/base_model', {str(adapter)!r}, evidence='data/evidence/models');"
+        f"p = {f'Predictor({folders})' if adapter else 'Predictor.from_pipeline()'};"
         f"print(p.predict([{KETTLE!r}], point='mean')[0].estimate_usd)"
     )
     return float(shop.run("python", "-c", code).stdout)
@@ -41,7 +43,7 @@ def test_each_adapter_gives_what_it_gives_alone(shop, half, tmp_path):
         [unnamed] = running.estimate(KETTLE, kind="mean")
     assert unnamed["variant"] == "tuned" and found["half"]["variant"] == "half"
     assert found["half"]["interval"]["calibrated"] is False  # of that adapter nothing is known
-    tuned = alone(shop, shop.folder / "data/adapter")
+    tuned = alone(shop)
     assert found["half"]["estimate_usd"] == pytest.approx(alone(shop, half), rel=1e-3)
     assert found["tuned"]["estimate_usd"] == pytest.approx(tuned, rel=1e-3)
     assert found["half"]["estimate_usd"] != pytest.approx(tuned, rel=1e-3)
