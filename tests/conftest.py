@@ -1,7 +1,8 @@
 """A tiny Llama with a tokenizer of its own, made on the spot and saved like any base model."""
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import pricer.params  # noqa: E402, F401
 from pricer.products.catalog import generate_products  # noqa: E402
 from pricer.products.items import clean_products  # noqa: E402
 from tests.fork_server import fork_server  # noqa: E402
+from tests.hub_server import Hub, hub_server  # noqa: E402
 
 # the same examples in every run, however slow the machine is at the moment
 settings.register_profile("suite", derandomize=True, deadline=None)
@@ -140,6 +142,23 @@ def base_model_dir(tmp_path_factory: pytest.TempPathFactory, items: pd.DataFrame
 def commands(pytestconfig: pytest.Config) -> Path:
     """A folder with `python`, `pricer` and `dvc` that need not import torch anew."""
     return pytestconfig.stash[COMMANDS]
+
+
+@pytest.fixture(scope="module")
+def hub_with_commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Path, Path]]:
+    home = tmp_path_factory.mktemp("home")
+    with hub_server() as hub, fork_server(os.environ | hub.environment(home)) as commands:
+        yield hub, home, commands
+
+
+@pytest.fixture
+def served(hub_with_commands: tuple[Hub, Path, Path]) -> tuple[Hub, Path, Path]:
+    """An empty Hub, a folder for its client's cache, and commands that know this Hub."""
+    hub, home, _ = hub_with_commands
+    for held in (hub.repos, hub.tokens, hub.faults, hub.requests, hub.objects):
+        held.clear()
+    shutil.rmtree(home, ignore_errors=True)
+    return hub_with_commands
 
 
 def build_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:

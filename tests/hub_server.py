@@ -88,7 +88,7 @@ class Hub:
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     objects: dict[str, bytes] = field(default_factory=dict)
 
-    def add(self, kind: str, name: str, files: dict[str, bytes], **how: bool) -> Repo:
+    def add(self, kind: str, name: str, files: dict[str, bytes], **how: Any) -> Repo:
         """Make a repository with one commit."""
         repo = self.repos[kind, name] = Repo(kind, name, **how)
         repo.commit(files)
@@ -158,7 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     @property
     def hub(self) -> Hub:
-        return self.server.hub  # type: ignore[attr-defined]
+        hub: Hub = self.server.hub  # type: ignore[attr-defined]
+        return hub
 
     def _serve(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)

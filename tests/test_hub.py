@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +21,7 @@ from pricer.model.sources import describe_base_model
 from pricer.products.items import SPLITS, read_items
 from pricer.products.prompts import build_prompt
 from tests.conftest import ROOT
-from tests.fork_server import fork_server
-from tests.hub_server import Fault, Hub, folder_files, hub_server
+from tests.hub_server import Fault, Hub, folder_files
 
 from .pipeline.conftest import set_params
 
@@ -104,21 +102,10 @@ class Desk:
         return json.loads((self.folder / name).read_text())
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:
-    """A Hub, a folder for its client's cache, and commands that know this Hub."""
-    home = tmp_path_factory.mktemp("home")
-    with hub_server() as hub, fork_server(os.environ | hub.environment(home)) as commands:
-        yield hub, home, commands
-
-
 @pytest.fixture
 def desk(served: tuple, tmp_path: Path, base_model_dir: Path) -> Desk:
     """A desk before a Hub with a data set of mugs and the tiny base model, and an empty cache."""
     hub, home, commands = served
-    for held in (hub.repos, hub.tokens, hub.faults, hub.requests, hub.objects):
-        held.clear()
-    shutil.rmtree(home, ignore_errors=True)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     hub.add("dataset", "shop/mugs", data_set(tmp_path))
     card = b"---\nlicense: apache-2.0\nlicense_link: null\nlicense_name: [7]\n---\n# Tiny\n"

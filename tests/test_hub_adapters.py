@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,7 @@ from peft import LoraConfig, get_peft_model
 from pricer.hub import card_data
 from pricer.model.base import base_model_sha256, load_base_model
 from tests.conftest import ROOT
-from tests.fork_server import fork_server
-from tests.hub_server import Hub, folder_files, hub_server
+from tests.hub_server import Hub, folder_files
 from tests.pipeline.conftest import set_params
 from tests.quantization import quantization
 
@@ -83,19 +81,9 @@ class Desk:
         return self.stage("train", "data/prompts", *paths, **how)
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:
-    home = tmp_path_factory.mktemp("home")
-    with hub_server() as hub, fork_server(os.environ | hub.environment(home)) as commands:
-        yield hub, home, commands
-
-
 @pytest.fixture
 def desk(served: tuple, tmp_path: Path, base_model_dir: Path, adapter: dict[str, bytes]) -> Desk:
     hub, home, commands = served
-    for held in (hub.repos, hub.tokens, hub.faults, hub.requests, hub.objects):
-        held.clear()
-    shutil.rmtree(home, ignore_errors=True)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     card = b"---\nlicense: llama3.2\n---\n# Tiny\n"
     hub.add("model", "shop/tiny", folder_files(base_model_dir) | {"README.md": card})

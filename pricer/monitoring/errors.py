@@ -1,7 +1,7 @@
 """How far off estimates are: as the model expects before outcomes come, and as they tell."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -36,12 +36,12 @@ def mean_of(values: Floats) -> Mean | None:
 
 
 def share_of(values: Floats) -> Mean | None:
-    """Return the share of ones among zeros and ones, not NaN; its interval is Wilson's (1927)."""
-    values = values[~np.isnan(values)]
-    if len(values) < FEWEST:
+    """Return the mean of zeros and ones, as `mean_of`; its interval is Wilson's (1927)."""
+    share = mean_of(values)
+    if share is None:
         return None
-    found = binomtest(int(values.sum()), len(values)).proportion_ci(method="wilson")
-    return Mean(len(values), float(values.mean()), Interval(float(found.low), float(found.high)))
+    ends = binomtest(round(share.value * share.n), share.n).proportion_ci(method="wilson")
+    return replace(share, interval=Interval(float(ends.low), float(ends.high)))
 
 
 def _mean(n: int, value: float, error: float) -> Mean:

@@ -132,8 +132,7 @@ def _title(text: str) -> str:
 
     Else what it says after `Description:`, else its first line.
     """
-    # a description may be a whole text of its own, with labels
-    lines = [line.replace("Description: Title:", "Title:") for line in text.strip().splitlines()]
+    lines = text.strip().splitlines() + _description(text).splitlines()
     for name in ("Title:", "Description:"):
         told = [line.removeprefix(name).strip() for line in lines if line.startswith(name)]
         if any(told):
@@ -141,13 +140,17 @@ def _title(text: str) -> str:
     return lines[0][:LONGEST_TITLE] if lines else ""
 
 
-def _text_keys(text: str) -> set[str]:
-    """Return the keys of a text, and of what it says after `Description:`.
+def _description(text: str) -> str:
+    """Return what a text says after `Description:`, which may be a whole text with labels itself.
 
     Who asks may tell title and category apart from the description, or not at all.
     """
-    _, _, description = text.partition("Description:")
-    return {text_key(told) for told in (text, description) if told.strip()}
+    return text.partition("Description:")[2].strip()
+
+
+def _text_keys(text: str) -> set[str]:
+    """Return the keys of a text and of its description."""
+    return {text_key(told) for told in (text, _description(text)) if told.strip()}
 
 
 def _known(root: Workspace) -> tuple[set[str], set[str]]:

@@ -4,10 +4,8 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +17,7 @@ from pricer.hub import card_data
 from pricer.params import read_params
 from pricer.training.card import adapter_card, base_model_name
 from tests.conftest import ROOT
-from tests.fork_server import fork_server
-from tests.hub_server import Fault, Hub, hub_server
+from tests.hub_server import Fault, Hub
 
 TOKEN = "hf_secretOfTheTests"
 SEND = """
@@ -115,21 +112,10 @@ class Publisher:
         )
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:
-    """A Hub, a folder for its client's cache, and commands that know this Hub."""
-    home = tmp_path_factory.mktemp("home")
-    with hub_server() as hub, fork_server(os.environ | hub.environment(home)) as commands:
-        yield hub, home, commands
-
-
 @pytest.fixture
 def publisher(served: tuple, run: Path) -> Publisher:
     hub, home, commands = served
-    for held in (hub.repos, hub.tokens, hub.faults, hub.requests, hub.objects):
-        held.clear()
     hub.tokens[TOKEN] = {"write"}
-    shutil.rmtree(home, ignore_errors=True)
     return Publisher(run, hub, home, commands)
 
 
