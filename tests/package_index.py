@@ -1,4 +1,4 @@
-"""A package index on loopback that serves one wheel, well or badly."""
+"""A package index on loopback that serves wheels, well or badly."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass
 class PackageIndex:
-    """Where it listens, and an event for the first request of the wheel."""
+    """Where it listens, and an event for the first request of a wheel."""
 
     url: str
     asked: threading.Event = field(default_factory=threading.Event)
@@ -31,15 +31,16 @@ class PackageIndex:
 
 
 @contextmanager
-def package_index(wheel: Path, *, cut_at: int | None = None, stall: bool = False) -> Iterator:
-    """Serve `wheel`.
+def package_index(*wheels: Path, cut_at: int | None = None, stall: bool = False) -> Iterator:
+    """Serve wheels; the pages of all packages list all of them.
 
     Args:
-        wheel: the file.
+        wheels: the files.
         cut_at: close the connection after so many bytes.
         stall: send nothing until `release` is set.
     """
-    content = wheel.read_bytes()
+    contents = {f"/files/{wheel.name}": wheel.read_bytes() for wheel in wheels}
+    links = "".join(f'<a href="{path}">{path.rpartition("/")[2]}</a>' for path in contents)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -47,10 +48,9 @@ def package_index(wheel: Path, *, cut_at: int | None = None, stall: bool = False
                 index.asked.set()
                 if stall:
                     index.release.wait(60)
-                self._answer(content, "application/octet-stream", cut_at)
+                self._answer(contents[self.path], "application/octet-stream", cut_at)
             else:
-                page = f'<a href="/files/{wheel.name}">{wheel.name}</a>'.encode()
-                self._answer(page, "text/html", None)
+                self._answer(links.encode(), "text/html", None)
 
         def _answer(self, body: bytes, kind: str, cut: int | None) -> None:
             self.send_response(200)

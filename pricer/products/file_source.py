@@ -49,7 +49,7 @@ def file_items(
     splits = {}
     read, unusable, duplicates = 0, dict[str, Counter[str]](), 0
     for split in it.SPLITS:
-        file = _split_file(path, split)
+        file = split_file(path, split)
         items, unusable[split], rows = _clean_file(file, **cleaning)
         splits[split] = it.drop_duplicates(items)
         read += rows
@@ -58,12 +58,28 @@ def file_items(
     for split, items in splits.items():
         if items.empty:
             raise ItemsError(
-                f"{_split_file(path, split)}: no usable products left"
+                f"{split_file(path, split)}: no usable products left"
                 f"{told(unusable[split])}: look at items.min_price and items.max_price"
             )
     left_out = sum(unusable.values(), Counter[str]())
     counts = count_splits(splits, read, left_out, duplicates, shared=shared, unused=0)
     return splits, {"origin": ORIGIN} | counts
+
+
+def split_file(folder: Path, split: str) -> Path:
+    """Return the file of a folder that holds a split.
+
+    Raises:
+        ItemsError: there is none, or more than one.
+    """
+    found = [file for suffix in WITH_PRICES if (file := folder / f"{split}{suffix}").is_file()]
+    if len(found) != 1:
+        got = ", ".join(file.name for file in found) or "none"
+        raise ItemsError(
+            f"{folder}: must hold one {split} file "
+            f"({split}.jsonl, .json, .csv, .parquet or .jsonl.gz), got {got}"
+        )
+    return found[0]
 
 
 def _clean_file(path: Path, **cleaning: Any) -> tuple[pd.DataFrame, "Counter[str]", int]:
@@ -88,17 +104,6 @@ def read_products(path: Path) -> pd.DataFrame:
     if not path.is_file():  # a pipe can be read once, and DVC has to hash what there is
         raise ItemsError(f"{path}: no file (items.files.path in params.yaml): save it as one")
     return pd.concat(list(read_tables(path, BATCH)))
-
-
-def _split_file(folder: Path, split: str) -> Path:
-    found = [file for suffix in WITH_PRICES if (file := folder / f"{split}{suffix}").is_file()]
-    if len(found) != 1:
-        got = ", ".join(file.name for file in found) or "none"
-        raise ItemsError(
-            f"{folder}: must hold one {split} file "
-            f"({split}.jsonl, .json, .csv, .parquet or .jsonl.gz), got {got}"
-        )
-    return found[0]
 
 
 def _part_splits(splits: Splits, folder: Path, on_invalid: str) -> int:

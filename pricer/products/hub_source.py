@@ -24,6 +24,7 @@ from pricer.hub import (
 )
 from pricer.products import items as it
 from pricer.products.prompts import parse_prompt
+from pricer.products.readers import parquet_tables
 from pricer.products.splits import BATCH, Splits, count_splits, told
 
 # how data sets on the Hub call the splits
@@ -230,8 +231,8 @@ def _hub_rows(files: list[Path], dataset: str, split: str) -> Iterator[pd.DataFr
                 )
             bar = tqdm(total=table.metadata.num_rows, desc=split, unit=" rows", disable=None)
             with table, bar:
-                for batch in table.iter_batches(BATCH, columns=columns):
-                    rows = batch.to_pandas()
+                where = f"{dataset} {split} {file.name}"
+                for rows in parquet_tables(table, where, BATCH, columns):
                     yield _items_in_prompts(rows) if prompts else rows
                     bar.update(len(rows))
         except (pa.ArrowException, ValueError, OSError) as error:

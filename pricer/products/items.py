@@ -22,6 +22,7 @@ REQUIRED_COLUMNS = ("title", "category", "price", "summary")
 OPTIONAL_COLUMNS = ("id", "full", "weight", "noise_free_price")
 SPLITS = ("train", "validation", "test")
 
+OUTSIDE = "price outside min_price..max_price"  # why a product is left out
 PART = 50_000  # items in memory at once, where a split is read in parts
 
 CENT = 0.01  # USD, the least price
@@ -157,7 +158,7 @@ def clean_products(
         )
     left_out = Counter(bad)
     outside = (invalid == "") & ~prices.between(max(min_price, CENT), max_price)
-    left_out["price outside min_price..max_price"] = int(outside.sum())
+    left_out[OUTSIDE] = int(outside.sum())
     items = _with_ids(items[(invalid == "") & ~outside], where)
     return items.reset_index(drop=True), +left_out
 

@@ -17,7 +17,7 @@ from numbers import Real
 from typing import Any
 
 from pricer.params import Raw
-from pricer.products.items import CENT, LONGEST_PRICE, clean_text, parse_amount
+from pricer.products.items import CENT, LONGEST_PRICE, OUTSIDE, clean_text, parse_amount
 from pricer.products.readers import Row
 
 FIELDS = ("title", "price", "description", "features", "details", "main_category", "categories")
@@ -28,7 +28,6 @@ NO_PRICE = "no price"
 OTHER_CURRENCY = "price not in dollars"
 RANGE = "price is a range or a bound"
 UNREADABLE_PRICE = "price not readable"
-OUTSIDE = "price outside min_price..max_price"
 SHORT = "text shorter than min_characters"
 
 LONGEST_FIELD = 20_000  # characters of markup that are looked at

@@ -22,7 +22,7 @@ from pyarrow import fs
 
 from pricer.errors import DISK_FULL, ItemsError, first_line, quoted, without_passwords
 from pricer.products import readers
-from pricer.products.readers import BATCH, LONGEST, Row
+from pricer.products.readers import LONGEST, UNPACKED, Row
 
 Ids = Literal["numbers", "text", "none"]
 T = TypeVar("T")
@@ -414,11 +414,12 @@ def _parquet_rows(stream: BinaryIO, part: Part) -> Iterator[Row]:
     if _footer_sha256(stream) != part.sha256:
         raise _changed(part)
     with pq.ParquetFile(stream, page_checksum_verification=True) as file:
+        readers.check_row_groups(file.metadata, part.file)
         columns = [name for name in COLUMNS if name in file.schema_arrow.names]
         groups, before = _groups_of(file.metadata, part)
         rows = (
             dict(zip(columns, values, strict=True))
-            for batch in file.iter_batches(BATCH, row_groups=groups, columns=columns)
+            for batch in file.iter_batches(UNPACKED, row_groups=groups, columns=columns)
             for values in zip(*map(_values, batch.columns), strict=True)
         )
         for row in islice(rows, part.begin - before, part.end - before):

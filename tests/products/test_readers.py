@@ -278,6 +278,36 @@ def test_a_row_of_endless_lines_is_told(tmp_path, monkeypatch):
         plan(str(path), 10)
 
 
+def write_alike(path: Path, rows: int, summary: object, *, kind: pa.DataType) -> Path:
+    """Write rows of one value, that Parquet holds once."""
+    number = pa.array([0] * rows, pa.int32())
+    values = pa.DictionaryArray.from_arrays(number, pa.array([summary], kind))
+    pq.write_table(pa.table({"summary": values.dictionary_decode()}), path, compression="zstd")
+    assert path.stat().st_size < 2**20
+    return path
+
+
+def test_parquet_is_unpacked_in_bounded_memory(tmp_path):
+    text = "mug " * 2**18
+    path = write_alike(tmp_path / "a.parquet", 1_000, text, kind=pa.string())  # 1 GB
+    held, rows = 0, 0
+    for _, row in read_rows(path):
+        held, rows = max(held, pa.total_allocated_bytes()), rows + (row["summary"] == text)
+    assert rows == 1_000
+    assert held < 2**28
+    tables = read_tables(path, 1_000)
+    assert 0 < len(next(tables)) < 1_000
+    assert pa.total_allocated_bytes() < 2**28
+
+
+@pytest.mark.parametrize("rows", [1, 100])
+def test_what_parquet_unpacks_to_gigabytes_is_told(tmp_path, door, rows):
+    long = "mug " * (2**24 // rows)
+    path = write_alike(tmp_path / "a.parquet", rows, [long] * 8, kind=pa.list_(pa.string()))
+    with pytest.raises(ItemsError, match="a.parquet row 1: .* are they products"):
+        door.rows(path)
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
 def test_a_thousand_columns_are_enough(tmp_path, door, suffix):
     wide = [PRODUCTS[1] | {f"column {n}": 1 for n in range(997)}]
