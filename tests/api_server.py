@@ -4,15 +4,15 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.loopback import LoopbackServer
 
 KEY = "sk-secretOfTheTests"
 
 
-class Api(ThreadingHTTPServer):
+class Api(LoopbackServer):
     """A server that speaks as it is told: statuses first, then prices."""
-
-    daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)

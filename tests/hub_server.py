@@ -12,10 +12,12 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+from tests.loopback import LoopbackServer
 
 LARGE = (".safetensors", ".parquet", ".bin")
 
@@ -122,8 +124,7 @@ def folder_files(folder: Path) -> dict[str, bytes]:
 @contextmanager
 def hub_server() -> Iterator[Hub]:
     """Serve an empty Hub."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
+    server = LoopbackServer(("127.0.0.1", 0), _Handler)
     port = server.server_address[1]
     server.hub = Hub(f"http://127.0.0.1:{port}")  # type: ignore[attr-defined]
     server.storage = f"http://localhost:{port}"  # type: ignore[attr-defined]
