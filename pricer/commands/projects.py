@@ -61,6 +61,7 @@ NOT_ON_PYPI = (
     "# pricer=={}: install its wheel or its repository, PyPI's pricer is another project's"
 )
 PARTIAL = ".begun"  # in the project's folder, where it is put together
+OWN = "own"  # preset
 HELD_OUT = ("validation", "test")
 SMALLEST, LARGEST = 10, 2_000  # products of each that are held out
 LARGEST_IN_GIT = 5_000_000  # bytes of products; DVC holds more than that
@@ -94,7 +95,7 @@ def beginning(folder: Path) -> Iterator[Path]:
 
 
 def project_params(items: Path | None) -> tuple[str, str]:
-    """Return the text of a project's `params.yaml`: the defaults, with one's own products.
+    """Return the text of a project's `params.yaml`: the defaults, or what suits one's own products.
 
     Args:
         items: a file of products or a folder of splits, which `create` copies; None for the
@@ -106,10 +107,10 @@ def project_params(items: Path | None) -> tuple[str, str]:
     Raises:
         PricerError: the products cannot be read or are too few.
     """
-    text = preset_text(BUILT_IN, DEFAULTS)
     if items is None:
-        return text, ""
-    params = parse_params(text, preset_files(BUILT_IN)[DEFAULTS]).items
+        return preset_text(BUILT_IN, DEFAULTS), ""
+    text = preset_text(BUILT_IN, OWN)
+    params = parse_params(text, preset_files(BUILT_IN)[OWN]).items
     try:
         sizes, left_out, read = _sizes(items, params)
     except PricerError as error:
@@ -124,7 +125,7 @@ def project_params(items: Path | None) -> tuple[str, str]:
     files |= {f"{split}_size": size for split, size in sizes.items()}
     if any(left_out[reason] for reason in left_out if reason != OUTSIDE):
         files["on_invalid"] = "drop"
-    text = with_knobs(text, {"items": {"source": "files", "files": files}})
+    text = with_knobs(text, {"items": {"files": files}})
     dropped = ", as items.files.on_invalid: drop has it" if "on_invalid" in files else ""
     return text, f"{left_out.total()} of {read} rows{told(left_out)}{dropped}" if +left_out else ""
 

@@ -1,11 +1,18 @@
-"""Layers on a CPU as one operation each: what autograd would cast, copy and keep is left out."""
+"""Layers on a CPU as one operation each, and no more of the last one than is asked for.
 
+What autograd would cast, copy and keep is left out, and what nobody reads is not computed.
+"""
+
+from functools import wraps
 from types import MethodType
 from typing import Any
 
 import torch
 from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
+from transformers import PreTrainedModel
+
+from pricer.model.attention import KINDS
 
 
 class FusedLora(torch.autograd.Function):
@@ -75,7 +82,8 @@ class FusedNorm(torch.autograd.Function):
 def fuse(model: PeftModel) -> None:
     """Have layers of a model on a CPU computed by `FusedLora` and `FusedNorm` where it is the same.
 
-    Nothing of the base model may be trained. To be called again for a further adapter.
+    And the last layer only where logits are asked for, for kinds of models that tests hold for
+    equal. Nothing of the base model may be trained. To be called again for a further adapter.
     """
     if next(model.parameters()).device.type != "cpu":
         return
@@ -86,6 +94,48 @@ def fuse(model: PeftModel) -> None:
                 layer.forward = MethodType(_lora, layer)
         elif type(layer).__name__.endswith("RMSNorm") and _is_usual(layer):
             layer.forward = MethodType(_norm, layer)
+    base = model.get_base_model()
+    if isinstance(base, PreTrainedModel) and base.config.model_type in KINDS:
+        _skip_unread(base)
+
+
+def _skip_unread(model: PreTrainedModel) -> None:
+    """Have the last layer compute no queries, and nothing after attention, where no logits are.
+
+    What it makes of other positions is read by nobody, their keys and values apart.
+    """
+    last: Any = model.model.layers[-1]
+    if hasattr(last, "asked"):  # a further adapter
+        return
+    last.asked = slice(None)
+    forward = model.forward
+
+    @wraps(forward)  # libraries look at what it takes
+    def with_asked(*args: Any, logits_to_keep: int | torch.Tensor = 0, **kwargs: Any) -> Any:
+        of_the_end = isinstance(logits_to_keep, int)
+        last.asked = slice(-logits_to_keep, None) if of_the_end else logits_to_keep
+        return forward(*args, logits_to_keep=logits_to_keep, **kwargs)
+
+    model.forward = with_asked
+
+    def cut(part: Any, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+        part.positions = inputs[0].shape[1]
+        return inputs[0][:, last.asked]
+
+    def put_back(part: Any, _: Any, found: torch.Tensor) -> torch.Tensor:
+        if isinstance(last.asked, slice) and found.shape[1] == part.positions:
+            return found
+        everywhere = found.new_zeros((len(found), part.positions, found.shape[2]))
+        everywhere[:, last.asked] = found
+        return everywhere
+
+    for name in ("self_attn.q_proj", "self_attn.o_proj", "mlp"):
+        try:
+            part = last.get_submodule(name)
+        except AttributeError:  # queries of one product with keys and values
+            continue
+        part.register_forward_pre_hook(cut)
+        part.register_forward_hook(put_back)
 
 
 def _is_plain(layer: LoraLinear) -> bool:

@@ -255,6 +255,14 @@ def check_max_length(prompts: pd.DataFrame, *, cutoff: int, max_length: int) -> 
         )
 
 
+def told_of_cuts(prompts: pd.DataFrame) -> str:
+    """Return the cutoff that leaves most summaries whole, in words, where most are cut; else ""."""
+    if prompts["truncated"].mean() <= 0.5:
+        return ""
+    enough = prompts["summary_tokens"].quantile(0.9, interpolation="higher")
+    return f" (nine of ten are whole with {enough})"
+
+
 def token_statistics(prompts: pd.DataFrame) -> dict[str, Any]:
     """Return counts and token lengths over all splits, for `metrics/prompts.json`."""
     example_tokens = prompts["prompt_tokens"] + prompts["completion_tokens"]

@@ -19,6 +19,7 @@ from pricer.products.prompts import (
     build_prompts,
     check_max_length,
     token_statistics,
+    told_of_cuts,
 )
 
 
@@ -71,5 +72,6 @@ def main(
     )
     print(
         f"{statistics['n']} prompts, {statistics['truncated']} truncated to {params.cutoff} "
-        f"tokens; longest example {statistics['example_tokens_max']} of {params.max_length} tokens"
+        f"tokens{told_of_cuts(every)}; "
+        f"longest example {statistics['example_tokens_max']} of {params.max_length} tokens"
     )

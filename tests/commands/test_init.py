@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pricer.commands import projects
+from pricer.commands.presets import BUILT_IN, preset_params
 from pricer.files import write_json
 from pricer.library import HASHES, is_current
 from pricer.params import read_params
@@ -122,8 +123,11 @@ def test_ones_own_products_are_all_used(pricer, tmp_path):
     (tmp_path / "mine.jsonl").write_bytes(source.read_bytes())
     done = pricer("init", "shop", "--items", "mine.jsonl")
     assert done.returncode == 0, done.stderr
-    items = read_params(tmp_path / "shop/params.yaml").items
+    params = read_params(tmp_path / "shop/params.yaml")
+    items = params.items
     assert (items.source, items.files.path) == ("files", "products/mine.jsonl")
+    own = preset_params(BUILT_IN, "own")
+    assert (params.prompts, params.train, params.evidence) == (own.prompts, own.train, own.evidence)
     assert (tmp_path / "shop/products/mine.jsonl").read_bytes() == source.read_bytes()
     assert "a copy of mine.jsonl is in its folder products\n" in done.stdout
     assert items.files.on_invalid == "error"

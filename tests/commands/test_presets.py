@@ -58,7 +58,7 @@ def test_the_committed_params_are_the_demo_preset():
     assert (ROOT / "params.yaml").read_bytes() == (ROOT / "pricer/presets/demo.yaml").read_bytes()
 
 
-NAMES = ["demo", "full", "full_evidence", "gemma", "lite", "lite_evidence", "small"]
+NAMES = ["demo", "full", "full_evidence", "gemma", "lite", "lite_evidence", "own", "small"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -176,7 +176,7 @@ def test_on_a_terminal_it_asks(project, answer, pricer):
             ["nowhere"],
             DEMO,
             "there is no preset 'nowhere' (known: demo, full, full_evidence, gemma, lite, "
-            "lite_evidence, small)",
+            "lite_evidence, own, small)",
         ),
         ([], DEMO, "give either the name of a preset or --check"),
         (["lite"], "lora: [1\n", "(line 2, column 1): mend it, or `git checkout params.yaml`"),

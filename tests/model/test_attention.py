@@ -57,6 +57,37 @@ def test_fused_layers_give_the_same_logits_and_gradients(kind):
         assert torch.allclose(library, ours, rtol=1e-4, atol=1e-5)
 
 
+def lengths(layer: torch.nn.Module) -> list[int]:
+    """Of the sequences that a layer will have computed."""
+    found: list[int] = []
+    layer.register_forward_hook(lambda layer, x, y: found.append(y.shape[1]))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("keep", [2, torch.tensor([3, 6, 8])])
+def test_the_last_layer_computes_no_more_than_what_is_asked_for(keep, kind):
+    found = []
+    for fused in (False, True):
+        config = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+        torch.manual_seed(1)
+        model = get_peft_model(make(kind, GROUPED), config)
+        if fused:
+            fuse(model)
+            fuse(model)  # as for a further adapter
+        read = lengths(model.get_base_model().model.layers[-1].mlp.down_proj)
+        asked = model(**batch(), use_cache=False, logits_to_keep=keep).logits
+        asked.square().mean().backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        with torch.no_grad():
+            every = model(**batch(), use_cache=False).logits
+        longest = batch()["input_ids"].shape[1]
+        assert read == [asked.shape[1] if fused else longest, longest]
+        found.append([asked, every, *gradients])
+    for library, ours in zip(*found, strict=True):
+        assert torch.allclose(library, ours, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_side_by_side_give_the_logits_and_gradients_of_a_batch(kind):
     found = []

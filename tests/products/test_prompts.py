@@ -1,3 +1,5 @@
+import re
+
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -22,6 +24,7 @@ from pricer.products.prompts import (
     parse_prompt,
     prompt_lengths,
     token_statistics,
+    told_of_cuts,
 )
 
 EVIDENCE = "Similar products cost $111, $82, $114. Its words suggest $122."
@@ -167,6 +170,17 @@ def test_nothing_is_cut_silently(tokenizer, items):
     assert "prompts.cutoff to 56" in str(error.value)
     fitting = build_prompts(tokenizer, items, cutoff=56, rounded=True)
     check_max_length(fitting, cutoff=56, max_length=longest - 4)
+
+
+def test_where_most_descriptions_are_cut_the_cutoff_that_leaves_them_whole_is_told(
+    tokenizer, items
+):
+    table = build_prompts(tokenizer, items, cutoff=30, rounded=True)
+    assert table["truncated"].all()
+    [enough] = re.fullmatch(r" \(nine of ten are whole with (\d+)\)", told_of_cuts(table)).groups()
+    whole = build_prompts(tokenizer, items, cutoff=int(enough), rounded=True)
+    assert 0.05 < whole["truncated"].mean() <= 0.11
+    assert told_of_cuts(whole) == ""
 
 
 def test_texts_that_state_a_price_are_counted(tokenizer):
