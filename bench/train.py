@@ -11,6 +11,7 @@ in a process of its own for each.
 
 import argparse
 import random
+import re
 import statistics
 import tempfile
 import time
@@ -200,25 +201,27 @@ def useful_flops(trainer: SFTTrainer) -> float:
     """Return the floating-point operations that all examples need, padding left out.
 
     A frozen weight takes 2 a token forward, and 2 for the gradient of what went in; a trained one
-    2 more for its own gradient. The output layer runs where a completion is predicted. Attention
-    scores and their use take 4 a pair of tokens and hidden unit forward, twice that backward, for
-    half of all pairs (Chowdhery et al. 2022, PaLM, appendix B, without weight gradients).
+    2 more for its own gradient. The output layer runs where a completion is predicted, and the last
+    layer needs no more than keys and values elsewhere. Attention scores and their use take 4 a pair
+    of tokens and hidden unit forward, twice that backward, for half of all pairs (Chowdhery et al.
+    2022, PaLM, appendix B, without weight gradients).
     """
     config = trainer.model.config
-    layers = [
-        module
+    weights = {  # a token's, by layer
+        name: (6 if "lora_" in name else 4) * module.in_features * module.out_features
         for name, module in trainer.model.named_modules()
-        if isinstance(module, torch.nn.Linear) and "lora_" not in name and "lm_head" not in name
-    ]
-    frozen = sum(layer.in_features * layer.out_features for layer in layers)
-    trained = trainer.model.get_nb_trainable_parameters()[0]
+        if isinstance(module, torch.nn.Linear) and "lm_head" not in name
+    }
+    last = re.compile(rf"\.layers\.{config.num_hidden_layers - 1}\..*(q_proj|o_proj|mlp)")
+    where_predicted = sum(flops for name, flops in weights.items() if last.search(name))
+    everywhere = sum(weights.values()) - where_predicted
     head = config.hidden_size * config.vocab_size
     flops = 0
     for example in trainer.train_dataset:
         tokens = len(example["input_ids"])
         counted = sum(label != IGNORED for label in example["labels"])
         pairs = tokens * tokens / 2 * config.num_hidden_layers * config.hidden_size
-        flops += (4 * frozen + 6 * trained) * tokens + 4 * head * counted + 12 * pairs
+        flops += everywhere * tokens + (where_predicted + 4 * head) * counted + 12 * pairs
     return flops
 
 

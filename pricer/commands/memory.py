@@ -139,8 +139,8 @@ def activation_bytes(
     adapter; three widths of the MLP (gate before and after its activation, up); of the attention
     queries, keys and values, and either its outputs and sums (fused) or its probabilities in
     float32 and in the compute type. Dropout keeps a mask of each adapter's input, in bytes on a
-    GPU, in the compute type on a CPU. With checkpointing the residual stream alone is kept, and one
-    layer at a time computed again.
+    GPU, in the compute type on a CPU, where the last layer computes next to nothing but attention.
+    With checkpointing the residual stream alone is kept, and one layer at a time computed again.
 
     Source: counted in what autograd saves, in the manner of Korthikanti et al. (2022), Reducing
     Activation Recomputation in Large Transformer Models, section 4; compared with it in the tests.
@@ -159,14 +159,17 @@ def activation_bytes(
         attention = 4 * attention + 4 * shape.heads
     else:
         attention = 3 * attention + shape.heads * length * (4 + width)
-    layer = 2 * 4 * shape.hidden + 3 * shape.intermediate * width + attention
+    attention += 2 * 4 * shape.hidden
+    layer = 3 * shape.intermediate * width + attention
     mask = (1 if fused else width) if dropout else 0
     adapted = shape.adapted_widths * (width + mask)
     tokens = batch * length
     if checkpointing:
         kept = shape.layers * shape.hidden * width
         return tokens * (kept + layer + adapted // shape.layers)
-    return tokens * (shape.layers * layer + adapted)
+    if fused:
+        return tokens * (shape.layers * layer + adapted)
+    return tokens * ((shape.layers - 1) * (layer + adapted // shape.layers) + attention)
 
 
 def logit_bytes(shape: Shape, *, batch: int, completion: int, width: int) -> int:
