@@ -159,8 +159,8 @@ def activation_bytes(
         attention = 4 * attention + 4 * shape.heads
     else:
         attention = 3 * attention + shape.heads * length * (4 + width)
-    attention += 2 * 4 * shape.hidden
-    layer = 3 * shape.intermediate * width + attention
+    up_to_attention = 2 * 4 * shape.hidden + attention
+    layer = up_to_attention + 3 * shape.intermediate * width
     mask = (1 if fused else width) if dropout else 0
     adapted = shape.adapted_widths * (width + mask)
     tokens = batch * length
@@ -169,7 +169,7 @@ def activation_bytes(
         return tokens * (kept + layer + adapted // shape.layers)
     if fused:
         return tokens * (shape.layers * layer + adapted)
-    return tokens * ((shape.layers - 1) * (layer + adapted // shape.layers) + attention)
+    return tokens * ((shape.layers - 1) * (layer + adapted // shape.layers) + up_to_attention)
 
 
 def logit_bytes(shape: Shape, *, batch: int, completion: int, width: int) -> int:

@@ -21,7 +21,7 @@ from pricer.commands.presets import (
     BUILT_IN,
     DEFAULTS,
     dump,
-    preset_files,
+    preset_params,
     preset_text,
     round_trip,
     with_knobs,
@@ -29,7 +29,7 @@ from pricer.commands.presets import (
 from pricer.errors import PricerError, first_line, quoted
 from pricer.escaping import markdown
 from pricer.library import HASHES, write_hashes
-from pricer.params import Items, parse_params
+from pricer.params import Items
 from pricer.products.file_source import file_items, read_products, split_file
 from pricer.products.items import (
     OUTSIDE,
@@ -110,7 +110,7 @@ def project_params(items: Path | None) -> tuple[str, str]:
     if items is None:
         return preset_text(BUILT_IN, DEFAULTS), ""
     text = preset_text(BUILT_IN, OWN)
-    params = parse_params(text, preset_files(BUILT_IN)[OWN]).items
+    params = preset_params(BUILT_IN, OWN).items
     try:
         sizes, left_out, read = _sizes(items, params)
     except PricerError as error:
