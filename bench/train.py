@@ -40,6 +40,7 @@ from trl import SFTConfig, SFTTrainer
 from bench.predict import SHAPES, load_as_the_notebooks, peak_memory_here, random_weights
 from pricer.files import read_parquet
 from pricer.model.base import choose_device, choose_dtype, load_base_model, load_tokenizer
+from pricer.model.fused import UNREAD
 from pricer.model.lora import lora_config
 from pricer.params import Params, read_params
 from pricer.prices.batches import contiguous_output_layer
@@ -212,7 +213,7 @@ def useful_flops(trainer: SFTTrainer) -> float:
         for name, module in trainer.model.named_modules()
         if isinstance(module, torch.nn.Linear) and "lm_head" not in name
     }
-    last = re.compile(rf"\.layers\.{config.num_hidden_layers - 1}\..*(q_proj|o_proj|mlp)")
+    last = re.compile(rf"\.layers\.{config.num_hidden_layers - 1}\.({'|'.join(UNREAD)})")
     where_predicted = sum(flops for name, flops in weights.items() if last.search(name))
     everywhere = sum(weights.values()) - where_predicted
     head = config.hidden_size * config.vocab_size

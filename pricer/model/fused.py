@@ -1,4 +1,4 @@
-"""Layers on a CPU as one operation each, and no more of the last one than is asked for.
+"""Layers as one operation each and, on a CPU, no more of the last one than is asked for.
 
 What autograd would cast, copy and keep is left out, and what nobody reads is not computed.
 """
@@ -8,11 +8,18 @@ from types import MethodType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora.bnb import Linear4bit as LoraLinear4bit
 from transformers import PreTrainedModel
 
 from pricer.model.attention import KINDS
+
+# parts of the last layer that nobody reads where no logits are asked for
+UNREAD = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
 
 
 class FusedLora(torch.autograd.Function):
@@ -20,7 +27,7 @@ class FusedLora(torch.autograd.Function):
 
     The adapter's float32 weights are cast to the type of `x` once each way; the two products are
     added in place; nothing but the inputs and the r numbers between A and B is kept for the way
-    back.
+    back. A weight of 4 bits is dequantized each way.
     """
 
     @staticmethod
@@ -36,7 +43,8 @@ class FusedLora(torch.autograd.Function):
         rows, inner = x.reshape(-1, x.shape[-1]), dropped.reshape(-1, x.shape[-1])
         a, b = lora_a.to(x.dtype), (lora_b * scaling).to(x.dtype)
         low = inner @ a.t()
-        y = (rows @ weight.t()).addmm_(low, b.t())
+        ctx.state = getattr(weight, "quant_state", None)
+        y = (rows @ _numbers(weight, ctx.state, x.dtype).t()).addmm_(low, b.t())
         ctx.save_for_backward(inner, low, weight, a, b)
         ctx.scaling, ctx.same = scaling, dropped is x
         return y.view(*x.shape[:-1], -1)
@@ -48,7 +56,7 @@ class FusedLora(torch.autograd.Function):
         grad_low = rows @ b
         grad_x = grad_dropped = None
         if ctx.needs_input_grad[0]:
-            grad_x = rows @ weight
+            grad_x = rows @ _numbers(weight, ctx.state, grad.dtype)
             if ctx.same:
                 grad_x.addmm_(grad_low, a)
             grad_x = grad_x.view(*grad.shape[:-1], -1)
@@ -79,23 +87,29 @@ class FusedNorm(torch.autograd.Function):
         return wide.sub_(normed.mul_(along)).mul_(scale).to(x.dtype), None, None
 
 
-def fuse(model: PeftModel) -> None:
-    """Have layers of a model on a CPU computed by `FusedLora` and `FusedNorm` where it is the same.
+def _numbers(weight: torch.Tensor, state: Any, dtype: torch.dtype) -> torch.Tensor:
+    """Return what a frozen weight stands for; `state`: of bitsandbytes, None for plain numbers."""
+    numbers: torch.Tensor = weight if state is None else dequantize_4bit(weight, state).to(dtype)
+    return numbers
 
-    And the last layer only where logits are asked for, for kinds of models that tests hold for
-    equal. Nothing of the base model may be trained. To be called again for a further adapter.
+
+def fuse(model: PeftModel) -> None:
+    """Have layers computed by `FusedLora` and `FusedNorm`, where it is the same.
+
+    A GPU has a norm of its own, the same but for rounding. And on a CPU the last layer is computed
+    only where logits are asked for, for kinds of models that tests hold for equal. Nothing of the
+    base model may be trained. To be called again for a further adapter.
     """
-    if next(model.parameters()).device.type != "cpu":
-        return
+    on_cpu = next(model.parameters()).device.type == "cpu"
     for layer in model.modules():
-        if type(layer) is LoraLinear:
+        if type(layer) in (LoraLinear, LoraLinear4bit):
             vars(layer).pop("forward", None)  # an adapter of another kind may have come
             if _is_plain(layer):
                 layer.forward = MethodType(_lora, layer)
         elif type(layer).__name__.endswith("RMSNorm") and _is_usual(layer):
-            layer.forward = MethodType(_norm, layer)
+            layer.forward = MethodType(_norm if on_cpu else _norm_of_a_gpu, layer)
     base = model.get_base_model()
-    if isinstance(base, PreTrainedModel) and base.config.model_type in KINDS:
+    if on_cpu and isinstance(base, PreTrainedModel) and base.config.model_type in KINDS:
         _skip_unread(base)
 
 
@@ -129,7 +143,7 @@ def _skip_unread(model: PreTrainedModel) -> None:
         everywhere[:, last.asked] = found
         return everywhere
 
-    for name in ("self_attn.q_proj", "self_attn.o_proj", "mlp"):
+    for name in UNREAD:
         try:
             part = last.get_submodule(name)
         except AttributeError:  # queries of one product with keys and values
@@ -138,9 +152,9 @@ def _skip_unread(model: PreTrainedModel) -> None:
         part.register_forward_hook(put_back)
 
 
-def _is_plain(layer: LoraLinear) -> bool:
+def _is_plain(layer: LoraLinear | LoraLinear4bit) -> bool:
     return (
-        type(layer.base_layer) is torch.nn.Linear
+        type(layer.base_layer) in (torch.nn.Linear, Linear4bit)
         and layer.base_layer.bias is None
         and not layer.lora_variant  # DoRA and others
         and not any(layer.lora_bias.values())
@@ -148,18 +162,24 @@ def _is_plain(layer: LoraLinear) -> bool:
     )
 
 
-def _lora(layer: LoraLinear, x: torch.Tensor) -> torch.Tensor:
+def _lora(layer: LoraLinear | LoraLinear4bit, x: torch.Tensor) -> torch.Tensor:
     [name] = layer.active_adapters
-    # where there are several adapters, not each is on each layer
-    if layer.disable_adapters or layer.merged or name not in layer.lora_A:
-        plain: torch.Tensor = layer.base_layer(x)
+    base = layer.base_layer
+    packed = isinstance(base, Linear4bit)
+    if (
+        layer.disable_adapters
+        or layer.merged
+        or name not in layer.lora_A  # where there are several adapters, not each is on each layer
+        or (packed and not torch.is_grad_enabled())  # the library has a kernel that only reads
+    ):
+        plain: torch.Tensor = type(layer).forward(layer, x)
         return plain
-    x = x.to(layer.base_layer.weight.dtype)
+    x = x.to(base.compute_dtype if packed else base.weight.dtype)
     dropped = layer.lora_dropout[name](x)
     result: torch.Tensor = FusedLora.apply(  # type: ignore[no-untyped-call]
         x,
         dropped,
-        layer.base_layer.weight,
+        base.weight,
         layer.lora_A[name].weight,
         layer.lora_B[name].weight,
         layer.scaling[name],
@@ -172,7 +192,8 @@ def _is_usual(layer: torch.nn.Module) -> bool:
     weight = getattr(layer, "weight", None)  # some have none
     if not hasattr(layer, "variance_epsilon") or not isinstance(weight, torch.Tensor):
         return False
-    some = torch.linspace(-2, 3, 4 * weight.numel()).view(4, -1).to(weight.dtype)
+    some = torch.linspace(-2, 3, 4 * weight.numel(), device=weight.device).view(4, -1)
+    some = some.to(weight.dtype)
     with torch.no_grad():
         return torch.equal(layer(some), _norm(layer, some))
 
@@ -182,3 +203,8 @@ def _norm(layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         x, layer.weight, layer.variance_epsilon
     )
     return result
+
+
+def _norm_of_a_gpu(layer: Any, x: torch.Tensor) -> torch.Tensor:
+    with torch.autocast(x.device.type, enabled=False):  # it would widen to float32 and back
+        return F.rms_norm(x, layer.weight.shape, layer.weight, layer.variance_epsilon)

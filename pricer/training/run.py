@@ -210,7 +210,8 @@ def build_trainer(model: PreTrainedModel, run: Run, trackers: Trackers) -> Compl
         data_collator=lambda examples: collate(examples, tokenizer.pad_token_id),
         peft_config=lora_config(model, run.lora),
     )
-    fuse(trainer.model)
+    if not trainer.is_fsdp_enabled:  # a weight held in parts is known to the library alone
+        fuse(trainer.model)
     if hasattr(trainer.model.config, "output_router_logits"):  # the loss is the completion's alone
         trainer.model.config.output_router_logits = False
     for parameter in trainer.model.parameters():
