@@ -1,7 +1,10 @@
 """Estimates against what is published, what is loaded, and what autograd keeps."""
 
+from types import MethodType
+
 import pytest
 import torch
+from peft.tuners.lora.bnb import Linear4bit as LoraLinear4bit
 
 from pricer.commands.inspection import adapted_model, model_shape
 from pricer.commands.memory import (
@@ -13,6 +16,7 @@ from pricer.commands.memory import (
     training_bytes,
     weight_bytes,
 )
+from pricer.model import fused
 from pricer.model.base import load_base_model
 from pricer.model.sources import find_config
 from pricer.params import HubModel, read_params
@@ -75,11 +79,20 @@ def test_weights_and_constants_are_those_of_a_loaded_model(base_model_dir, bits,
     assert estimated == pytest.approx(held, rel=0.01) and (held > 0) == (bits < 16)
 
 
+def fuse_as_on_a_gpu(model) -> None:
+    for layer in model.modules():
+        if isinstance(layer, LoraLinear4bit):
+            layer.forward = MethodType(fused._lora, layer)
+        elif type(layer).__name__.endswith("RMSNorm"):
+            layer.forward = MethodType(fused._norm_of_a_gpu, layer)
+
+
 @pytest.mark.parametrize(
     ("attention", "lora"),
     [
         ("grouped", {}),
         ("sdpa", {}),
+        ("sdpa", {"target_modules": "attention"}),
         ("grouped", {"target_modules": "attention"}),
         ("grouped", {"lora_dropout": 0.1}),
     ],
@@ -92,7 +105,7 @@ def test_activations_are_what_autograd_keeps(
     model = load(base_model_dir, 4, dequantize=attention != "sdpa")
     if attention == "sdpa":
         model.set_attn_implementation(attention)
-        monkeypatch.setattr("pricer.training.run.fuse", lambda _: None)
+        monkeypatch.setattr("pricer.training.run.fuse", fuse_as_on_a_gpu)
     shape = shape_of(model.config.to_dict(), **lora)
     run = Run(
         PARAMS.lora.model_copy(update=lora),
