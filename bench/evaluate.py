@@ -1,4 +1,4 @@
-"""Time and memory of the `baselines` and `evaluate` stages on many products.
+"""Time and memory of the `evidence`, `baselines` and `evaluate` stages on many products.
 
 `python -m bench.evaluate --products 10000 --rounds 3` makes catalogue items and predictions with
 errors like a trained model's, and runs the stages as `dvc repro` does, each in a process of its
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from ruamel.yaml import YAML
 
 from pricer.files import write_json, write_parquet
 from pricer.prices.distribution import PriceDistributions
@@ -70,18 +71,18 @@ def make_project(folder: Path, products: int) -> None:
     shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
 
 
-def run(folder: Path, *command: str) -> tuple[float, float]:
+def run(folder: Path, command: str) -> tuple[float, float]:
     """Return the seconds and the peak memory in GiB of a stage."""
     started = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", *command],
+        [sys.executable, *command.split()[1:]],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
     )
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        sys.exit(f"{' '.join(command)} failed")
+        sys.exit(f"{command} failed")
     return time.perf_counter() - started, usage.ru_maxrss / 2**20
 
 
@@ -91,25 +92,13 @@ def main() -> None:
     parser.add_argument("--products", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    items, predicted = "data/items", "data/predictions"
-    stages = {
-        "baselines": ["pricer.stages", "baselines", items, f"{predicted}/baselines.parquet"],
-        "evaluate": [
-            "pricer.stages",
-            "evaluate",
-            items,
-            "data/prompts",
-            "data/base_model",
-            "data/adapter",
-        ]
-        + [predicted, "metrics"],
-    }
+    pipeline = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_project(folder, options.products)
         found = {
-            stage: [run(folder, *command) for _ in range(options.rounds)]
-            for stage, command in stages.items()
+            stage: [run(folder, pipeline[stage]["cmd"]) for _ in range(options.rounds)]
+            for stage in ("evidence", "baselines", "evaluate")
         }
         size = (folder / "metrics/report.html").stat().st_size / 1e6
         n = json.loads((folder / "metrics/evaluate.json").read_text(encoding="utf-8"))["n"]
