@@ -3,6 +3,7 @@
 import doctest
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -32,6 +33,12 @@ def test_a_public_name_is_documented_where_it_lives(name):
 def test_other_names_are_no_attributes():
     with pytest.raises(AttributeError, match="module 'pricer' has no attribute 'predictor_'"):
         pricer.predictor_  # noqa: B018
+
+
+def test_the_command_tells_its_version(commands):
+    told = subprocess.run([commands / "pricer", "--version"], capture_output=True, text=True)
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert (told.returncode, told.stdout, told.stderr) == (0, f"{declared}\n", "")
 
 
 def test_types_travel_with_the_package():

@@ -4,6 +4,8 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -28,8 +30,19 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 sweep = typer.Typer(no_args_is_help=True)
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(version("pricer"))
+        raise typer.Exit
+
+
 @app.callback()
-def pricer() -> None:
+def pricer(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Show it and exit."),
+    ] = False,
+) -> None:
     """Teach a language model what things cost."""
 
 
