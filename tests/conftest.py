@@ -31,6 +31,7 @@ settings.load_profile("suite")
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = pytest.StashKey[Path]()
+Served = tuple[Hub, Path, Path]
 # of the pipeline, as DVC names them
 PIPELINE = (
     "fetch@items",
@@ -144,21 +145,26 @@ def commands(pytestconfig: pytest.Config) -> Path:
     return pytestconfig.stash[COMMANDS]
 
 
-@pytest.fixture(scope="module")
-def hub_with_commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Path, Path]]:
+@pytest.fixture(scope="session")
+def hub_with_commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     home = tmp_path_factory.mktemp("home")
     with hub_server() as hub, fork_server(os.environ | hub.environment(home)) as commands:
         yield hub, home, commands
 
 
 @pytest.fixture
-def served(hub_with_commands: tuple[Hub, Path, Path]) -> tuple[Hub, Path, Path]:
+def served(hub_with_commands: Served) -> Served:
     """An empty Hub, a folder for its client's cache, and commands that know this Hub."""
-    hub, home, _ = hub_with_commands
+    return emptied(hub_with_commands)
+
+
+def emptied(served: Served) -> Served:
+    """Return the same with nothing in it of the tests before."""
+    hub, home, _ = served
     for held in (hub.repos, hub.tokens, hub.faults, hub.requests, hub.objects):
         held.clear()
     shutil.rmtree(home, ignore_errors=True)
-    return hub_with_commands
+    return served
 
 
 def build_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import ROOT, build_once
+from tests.conftest import ROOT, Served, build_once
 
 TINY = {
     "items.catalog.train_size": 24,
@@ -102,6 +102,13 @@ class Project:
         """Return the command that `dvc repro` runs for a stage."""
         lock = YAML(typ="safe", pure=True).load((self.folder / "dvc.lock").read_text())
         return str(lock["stages"][stage]["cmd"]).split()
+
+
+def knowing(served: Served, project: Project, token: str | None = None) -> Project:
+    """Return the project for somebody who has `token` on the Hub that is served."""
+    hub, home, commands = served
+    path = {"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"}
+    return replace(project, environment=project.environment | hub.environment(home, token) | path)
 
 
 def wait_until(

@@ -1,6 +1,5 @@
 """Machines that are lost while they train: others end with the same bytes: `pytest --losses 20`."""
 
-import os
 import random
 import re
 import shutil
@@ -12,9 +11,7 @@ from dataclasses import dataclass, replace
 import boto3
 import pytest
 
-from tests.fork_server import fork_server
-from tests.hub_server import hub_server
-from tests.pipeline.conftest import Project, wait_until
+from tests.pipeline.conftest import Project, knowing, wait_until
 from tests.pipeline.test_resume import SAVED, forget, kill
 from tests.s3_server import BUCKET, s3_server
 
@@ -51,22 +48,17 @@ def on_s3(reproduced):
 
 
 @pytest.fixture
-def on_the_hub(reproduced, tmp_path):
+def on_the_hub(reproduced, served):
     name = "tests/backups"
-    with hub_server() as hub:
-        hub.tokens["hf_secret"] = {"write"}
-        environment = hub.environment(tmp_path / "hf", "hf_secret")
+    hub, *_ = served
+    hub.tokens["hf_secret"] = {"write"}
 
-        def files() -> list[str]:
-            repo = hub.repos.get(("model", name))
-            return list(repo.commits[repo.branches["main"]]) if repo else []
+    def files() -> list[str]:
+        repo = hub.repos.get(("model", name))
+        return list(repo.commits[repo.branches["main"]]) if repo else []
 
-        with fork_server(dict(os.environ) | environment) as commands:
-            path = f"{commands}{os.pathsep}{reproduced.environment['PATH']}"
-            project = replace(
-                reproduced, environment=reproduced.environment | environment | {"PATH": path}
-            )
-            yield project, Elsewhere(f"hf://{name}", files, hub.repos.clear)
+    backup = Elsewhere(f"hf://{name}", files, hub.repos.clear)
+    return knowing(served, reproduced, "hf_secret"), backup
 
 
 @pytest.fixture(params=["on_s3", "on_the_hub"])

@@ -3,16 +3,15 @@
 import gzip
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.hub_server import folder_files, hub_server
+from tests.conftest import ROOT, Served, emptied
+from tests.hub_server import folder_files
 
-from .conftest import Project
-from .test_hub import item_files, knowing
+from .conftest import Project, knowing
+from .test_hub import item_files
 
 # docs/tuning.md has a test of its own, next to the experiments it is about
 DOCS = {ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/questions/*.md")}
@@ -60,8 +59,11 @@ RUNNABLE = [page for page in PAGES if commands_of(page)]
 
 @pytest.fixture(scope="module")
 def reader(
-    reproduced: Project, base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Project]:
+    reproduced: Project,
+    hub_with_commands: Served,
+    base_model_dir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Project:
     """A project with what the pages take for granted, and a Hub on loopback."""
     folder = tmp_path_factory.mktemp("reader")
     project = reproduced.copy(folder / "project")
@@ -79,14 +81,14 @@ def reader(
     project.run("dvc", "checkout")
     # not committed: docs/gpu.md does it
     project.run("dvc", "remote", "add", "--default", "store", str(folder / "store"))
-    with hub_server() as hub:
-        hub.add("dataset", "ed-donner/items_lite", item_files(folder))
-        files = folder_files(base_model_dir)
-        hub.add("model", "meta-llama/Llama-3.2-3B", files, gated=True)
-        hub.add("model", "HuggingFaceTB/SmolLM2-135M", files)
-        hub.tokens["hf_reader"] = {"meta-llama/Llama-3.2-3B"}
-        with knowing(hub, project, folder / "home", "hf_reader") as project:
-            yield project
+    served = emptied(hub_with_commands)
+    hub, *_ = served
+    hub.add("dataset", "ed-donner/items_lite", item_files(folder))
+    files = folder_files(base_model_dir)
+    hub.add("model", "meta-llama/Llama-3.2-3B", files, gated=True)
+    hub.add("model", "HuggingFaceTB/SmolLM2-135M", files)
+    hub.tokens["hf_reader"] = {"meta-llama/Llama-3.2-3B"}
+    return knowing(served, project, "hf_reader")
 
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.name)
