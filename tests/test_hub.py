@@ -20,7 +20,7 @@ from pricer.errors import HubError
 from pricer.model.sources import describe_base_model
 from pricer.products.items import SPLITS, read_items
 from pricer.products.prompts import build_prompt
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Served
 from tests.hub_server import Fault, Hub, folder_files
 
 from .pipeline.conftest import set_params
@@ -103,7 +103,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(served: tuple, tmp_path: Path, base_model_dir: Path) -> Desk:
+def desk(served: Served, tmp_path: Path, base_model_dir: Path) -> Desk:
     """A desk before a Hub with a data set of mugs and the tiny base model, and an empty cache."""
     hub, home, commands = served
     shutil.copy(ROOT / "params.yaml", tmp_path)

@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 
 from pricer.hub import card_data
 from pricer.model.base import base_model_sha256, load_base_model
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Served
 from tests.hub_server import Hub, folder_files
 from tests.pipeline.conftest import set_params
 from tests.quantization import quantization
@@ -82,7 +82,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(served: tuple, tmp_path: Path, base_model_dir: Path, adapter: dict[str, bytes]) -> Desk:
+def desk(served: Served, tmp_path: Path, base_model_dir: Path, adapter: dict[str, bytes]) -> Desk:
     hub, home, commands = served
     shutil.copy(ROOT / "params.yaml", tmp_path)
     card = b"---\nlicense: llama3.2\n---\n# Tiny\n"

@@ -38,7 +38,7 @@ def _tell_version(asked: bool) -> None:
 
 @app.callback()
 def pricer(
-    version: Annotated[
+    show_version: Annotated[
         bool,
         typer.Option("--version", callback=_tell_version, is_eager=True, help="Show it and exit."),
     ] = False,

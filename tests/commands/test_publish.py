@@ -16,7 +16,7 @@ from pricer.errors import BaseModelError
 from pricer.hub import card_data
 from pricer.params import read_params
 from pricer.training.card import adapter_card, base_model_name
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Served
 from tests.hub_server import Fault, Hub
 
 TOKEN = "hf_secretOfTheTests"
@@ -113,7 +113,7 @@ class Publisher:
 
 
 @pytest.fixture
-def publisher(served: tuple, run: Path) -> Publisher:
+def publisher(served: Served, run: Path) -> Publisher:
     hub, home, commands = served
     hub.tokens[TOKEN] = {"write"}
     return Publisher(run, hub, home, commands)
